@@ -29,6 +29,7 @@ struct hp_stream_options {
     size_t write_queue_max;     /* bytes; 0: 1 MiB */
     uint64_t handshake_ms;      /* connect and handshake deadline; 0: 10,000 */
     const char *alpn;           /* client: protocol to offer, such as "h2"; NULL none */
+    const char *source_ip;      /* client: numeric address to connect from; NULL: the kernel's choice */
 };
 
 /* Connects to "host:port" ("[v6]:port"). Resolves on libuv's pool. Errors come through on_close. `server_name` for TLS (SNI and check); NULL: host. */

@@ -10,7 +10,7 @@
 
 enum ha_job_kind {
     HA_JOB_CREATE, /* pull the image, make root file system, network, cgroup; leave it created and started (or only created when start is false) */
-    HA_JOB_START,  /* start a stopped container: same rootfs, address, volumes; a new process */
+    HA_JOB_START,  /* start a stopped container: same rootfs, address, volumes; limits from spec; a new process */
     HA_JOB_STOP,   /* signal, grace, SIGKILL; waits until it is gone */
     HA_JOB_RESTART, /* STOP, then START, as one job */
     HA_JOB_REMOVE,  /* stop by SIGKILL and remove everything of it; success when there is nothing */
@@ -40,7 +40,8 @@ struct ha_job {
     int64_t generation;
     const Harpoon__V1__ContainerSpec *spec; /* valid until done_cb; NULL in INSPECT and REMOVE */
     bool start;                             /* CREATE: also start */
-    uint64_t deadline_ms;                   /* the job is given up after; 0: 10 minutes */
+    bool replacing;                         /* REMOVE: a CREATE of the same uid follows, so volumes and address stay */
+    uint64_t deadline_ms;                   /* the job is given up after so long; 0: 10 minutes */
     struct ha_rt_state result;
     int status; /* 0 or HP_E… */
     struct hp_error error;
