@@ -56,6 +56,10 @@ uint64_t hp_rpc_deadline_left_ms(const struct hp_rpc_call *call);
 /* Packs and queues one response message. 0; HP_EAGAIN: queued, but please wait for on_writable before the next one; HP_ELIMIT: more than the
  * call's buffer limit: not queued. */
 int hp_rpc_send(struct hp_rpc_call *call, const ProtobufCMessage *response);
+/* Client streaming: no on_message until hp_rpc_resume; the client is held back by flow control. Messages that wait are delivered from the loop, never from
+ * inside hp_rpc_resume. */
+void hp_rpc_pause(struct hp_rpc_call *call);
+void hp_rpc_resume(struct hp_rpc_call *call);
 /* Ends the call. `status` NULL or code 0: success. Takes ownership of status. */
 void hp_rpc_finish(struct hp_rpc_call *call, Google__Rpc__Status *status);
 /* Send one message and finish with success. */

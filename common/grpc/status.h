@@ -33,8 +33,9 @@ const char *hp_code_name(int code);
 const char *hp_code_connect_name(int code);
 int hp_code_http_status(int code);
 
-/* Builders make a heap Google__Rpc__Status; free with hp_status_free. They return NULL only when out of memory, which callers may pass on: senders read
- * NULL as RESOURCE_EXHAUSTED. ErrorInfo.domain is always "harpoon". `reason` is UPPER_SNAKE_CASE. */
+/* Builders make a Google__Rpc__Status; free with hp_status_free and nothing else. They never return NULL: when memory is short the result is a static
+ * status, RESOURCE_EXHAUSTED "out of memory" (NULL means success to hp_rpc_finish). The hp_status_add_… take the status and give it, or its replacement,
+ * back; a NULL or static status passes through. ErrorInfo.domain is always "harpoon". `reason` is UPPER_SNAKE_CASE; NULL: no ErrorInfo. */
 Google__Rpc__Status *hp_status_new(int code, const char *reason, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Adds ErrorInfo metadata. */
@@ -46,7 +47,18 @@ Google__Rpc__Status *hp_status_add_precondition(Google__Rpc__Status *s, const ch
                                                 const char *description);
 Google__Rpc__Status *hp_status_add_quota(Google__Rpc__Status *s, const char *subject, const char *description);
 void hp_status_free(Google__Rpc__Status *s);
+/* A deep copy; the static status when memory is short. NULL gives NULL. */
+Google__Rpc__Status *hp_status_clone(const Google__Rpc__Status *s);
 /* Finds "reason" of the first ErrorInfo; copies into buf; "" when there is none. */
 void hp_status_reason(const Google__Rpc__Status *s, char *buf, size_t size);
+
+/* The grpc-message header (gRPC over HTTP/2, "Status-Message"): bytes outside 0x20..0x7E and '%' become %XX. Heap, freed by the caller; at most
+ * HP_GRPC_MESSAGE_MAX bytes of `text` are used, cut between characters. NULL when out of memory. */
+enum { HP_GRPC_MESSAGE_MAX = 2048 };
+char *hp_grpc_message_encode(const char *text);
+/* The way back, in place of a strict check: bad escapes stay as they are, bytes that are not UTF-8 and NULs become '?'. NULL when out of memory. */
+char *hp_grpc_message_decode(const char *text, size_t len);
+/* From the packed bytes of grpc-status-details-bin or of a Connect detail list: NULL when malformed or out of memory. */
+Google__Rpc__Status *hp_status_unpack(const void *data, size_t len);
 
 #endif
