@@ -15,8 +15,8 @@ enum ha_job_kind {
     HA_JOB_RESTART, /* STOP, then START, as one job */
     HA_JOB_REMOVE,  /* stop by SIGKILL and remove everything of it; success when there is nothing */
     HA_JOB_RESIZE,  /* set limits in place; HP_ECONFLICT when a limit is below what is in use */
-    HA_JOB_INSPECT, /* what is there now */
-    HA_JOB_PROBE,   /* run the health check once */
+    HA_JOB_INSPECT, /* what is there now; a running process is watched from then on, also after a restart of the agent */
+    HA_JOB_PROBE,   /* run the health check once; only `healthy` of the result counts */
 };
 
 /* What the runtime knows of one container. Strings are owned by the result. */
@@ -53,7 +53,8 @@ struct ha_job {
 struct ha_runtime {
     /* Jobs of different uids run side by side; the caller never has two of one uid under way. */
     void (*submit)(struct ha_runtime *rt, struct ha_job *job);
-    /* Called by the implementation when a container's process ended by itself. Set by the owner. */
+    /* Called by the implementation when a container's process ended by itself (not by STOP, RESTART or REMOVE): `running` is false, pid and pid_start_ticks name the process
+     * that ended. Set by the owner. */
     void (*exited_cb)(void *user, const char *uid, const struct ha_rt_state *state);
     void *user;
 };
