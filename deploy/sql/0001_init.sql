@@ -5,11 +5,12 @@ CREATE TABLE regions (
   sequence BIGINT NOT NULL DEFAULT 0,   -- last event sequence committed
   watermark BIGINT NOT NULL DEFAULT 0,  -- last event sequence known to be confirmed in the region's stream
   oldest BIGINT NOT NULL DEFAULT 1,     -- oldest event sequence kept
-  holder VARCHAR(128) NOT NULL DEFAULT ''
+  holder VARCHAR(128) NOT NULL DEFAULT '',
+  revision BIGINT NOT NULL DEFAULT 0    -- raised by each transaction, so that one which changes nothing else still affects a row
 ) ENGINE=InnoDB;
 
 CREATE TABLE operations (
-  id CHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY, -- the dedupe key
+  id CHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- the dedupe key, within the region
   region VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   project VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   target VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -17,7 +18,9 @@ CREATE TABLE operations (
   active TINYINT NOT NULL,              -- 1 until a terminal stage
   serial BIGINT NOT NULL,               -- sequence of the event that recorded it: the order of listing
   body MEDIUMBLOB NOT NULL,             -- harpoon.internal.v1.OperationRecord
-  KEY by_region (region, active, serial),
+  PRIMARY KEY (region, id),
+  KEY by_active (region, active, serial),
+  KEY by_serial (region, serial),
   KEY by_project (project, region, serial),
   KEY by_target (target, serial)
 ) ENGINE=InnoDB;
