@@ -31,7 +31,7 @@ struct hp_parent_name {
     char project[64], region[64];
 }; /* either may be "-" where wildcards are allowed */
 
-/* HP_EINVAL names the field and the value. `field` is for the message, such as "name". */
+/* HP_EINVAL names the field and the value. `field` is for the message, such as "name". An operation's project "-" (a change of a host) is returned as "". */
 int hp_container_name_parse(const char *field, const char *text, struct hp_container_name *ret,
                             struct hp_error *e) HP_MUST_CHECK;
 int hp_operation_name_parse(const char *field, const char *text, struct hp_operation_name *ret,
