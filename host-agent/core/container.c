@@ -46,7 +46,7 @@ void ha_container_check(const struct ha_container *c)
         break;
     case HA_S_BACKOFF:
         assert(c->r.pid == 0 && c->timer_ms != UINT64_MAX);
-        /* fallthrough */
+        __attribute__((fallthrough));
     case HA_S_STOPPED:
     case HA_S_FAILED:
     case HA_S_QUARANTINED:
