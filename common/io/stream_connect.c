@@ -5,9 +5,13 @@
  * of the whole passes.
  */
 #include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "io/stream_private.h"
 #include "io/tls.h"
@@ -22,6 +26,7 @@ struct hp_dial {
     struct addrinfo *addresses;      /* from the resolver; freed with the dial */
     const struct addrinfo *next;     /* not tried yet */
     struct sockaddr_storage numeric; /* without a resolver */
+    struct sockaddr_storage source;  /* to connect from; ss_family 0: the kernel's choice */
     char *server_name;               /* for TLS */
     char *alpn;
 };
@@ -133,11 +138,37 @@ static void connected(uv_connect_t *req, int status)
         hp_stream_connected(s);
 }
 
+/* The port is chosen at the connect, when the other end is known: a fleet in one process needs more connections than an address has ports. */
+static int bind_source(struct hp_stream *s, const struct sockaddr_storage *source)
+{
+    int on = 1, fd = socket(source->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return uv_translate_sys_error(errno);
+    socklen_t len = source->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(fd, (const struct sockaddr *)source, len)) {
+        int rc = uv_translate_sys_error(errno);
+        close(fd);
+        return rc;
+    }
+    int rc = uv_tcp_open(&s->uv.tcp, fd);
+    if (rc)
+        close(fd);
+    return rc;
+}
+
+static int submit_connect(struct hp_stream *s, const struct sockaddr *address)
+{
+    struct hp_dial *d = s->dial;
+    int rc = d->source.ss_family ? bind_source(s, &d->source) : 0;
+    d->connect.data = s;
+    return rc ? rc : uv_tcp_connect(&d->connect, &s->uv.tcp, address, connected);
+}
+
 static void try_address(struct hp_stream *s, const struct sockaddr *address)
 {
     struct hp_dial *d = s->dial;
-    d->connect.data = s;
-    int rc = uv_tcp_connect(&d->connect, &s->uv.tcp, address, connected);
+    int rc = submit_connect(s, address);
     if (!rc)
         return;
     if (d->next) {
@@ -178,8 +209,7 @@ static int dial_begin(struct hp_stream *s, const char *host, const char *port, s
     int port_number = atoi(port);
     if (uv_ip4_addr(host, port_number, (struct sockaddr_in *)&d->numeric) == 0 ||
         uv_ip6_addr(host, port_number, (struct sockaddr_in6 *)&d->numeric) == 0) {
-        d->connect.data = s;
-        int rc = uv_tcp_connect(&d->connect, &s->uv.tcp, (const struct sockaddr *)&d->numeric, connected);
+        int rc = submit_connect(s, (const struct sockaddr *)&d->numeric);
         return rc ? hp_fail(e, hp_stream_uv_code(rc), "connect to %s: %s", s->peer, uv_strerror(rc)) : 0;
     }
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC, .ai_flags = AI_ADDRCONFIG};
@@ -214,6 +244,9 @@ int hp_stream_connect(uv_loop_t *loop, const char *address, const char *server_n
     }
     if (!s->peer || !d || !d->server_name || (o->alpn && !d->alpn))
         rc = hp_fail(e, HP_ENOMEM, "connect to %s: out of memory", address);
+    else if (o->source_ip && uv_ip4_addr(o->source_ip, 0, (struct sockaddr_in *)&d->source) &&
+             uv_ip6_addr(o->source_ip, 0, (struct sockaddr_in6 *)&d->source))
+        rc = hp_fail(e, HP_EINVAL, "connect to %s: source \"%s\" is not an IP address", address, o->source_ip);
     else
         rc = dial_begin(s, host, port, e);
     if (rc) {
