@@ -6,10 +6,9 @@
 #include <uv.h>
 
 #include "base/error.h"
-#include "google/rpc/status.pb-c.h"
+#include "grpc/client.h" /* struct hp_client_call_events, hp_client_call_send, _half_close, _cancel */
 
 struct hp_rpc_client;
-struct hp_client_call;
 
 struct hp_rpc_client_options {
     const char *endpoint; /* "https://host:port" or "http://host:port" (h2c) */
@@ -23,20 +22,9 @@ int hp_rpc_client_new(uv_loop_t *loop, const struct hp_rpc_client_options *o, st
 /* Calls under way end as CANCELLED. */
 void hp_rpc_client_close(struct hp_rpc_client *c, void (*closed_cb)(void *user), void *user);
 
-struct hp_client_call_events {
-    /* `response` is valid during the call only. */
-    void (*on_message)(struct hp_client_call *call, const ProtobufCMessage *response, void *user);
-    void (*on_writable)(struct hp_client_call *call, void *user); /* may be NULL */
-    /* Exactly once, last. status->code 0: success. Connection failures are UNAVAILABLE, our deadline DEADLINE_EXCEEDED. The call is freed afterwards. */
-    void (*on_finish)(struct hp_client_call *call, const Google__Rpc__Status *status, void *user);
-};
 /* `path` is "/harpoon.v1.ContainerService/GetContainer". timeout_ms 0: none. on_finish is never called from inside. */
 int hp_client_call_start(struct hp_rpc_client *c, const char *path, const ProtobufCMessageDescriptor *response,
                          uint64_t timeout_ms, const struct hp_client_call_events *ev, void *user,
                          struct hp_client_call **ret, struct hp_error *e) HP_MUST_CHECK;
-/* Queues one request message; 0, HP_EAGAIN (queued; wait for on_writable), HP_ELIMIT (not queued). */
-int hp_client_call_send(struct hp_client_call *call, const ProtobufCMessage *request);
-void hp_client_call_half_close(struct hp_client_call *call);
-void hp_client_call_cancel(struct hp_client_call *call);
 
 #endif

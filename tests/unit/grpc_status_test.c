@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "google/rpc/error_details.pb-c.h"
-#include "grpc/base64.h"
 #include "grpc/status.h"
 
 static void test_names(void **state)
@@ -110,31 +109,6 @@ static void test_message_encoding(void **state)
     free(e);
 }
 
-static void test_base64(void **state)
-{
-    static const char *const rows[][2] = {
-        {"", ""},           {"f", "Zg"},          {"fo", "Zm8"},         {"foo", "Zm9v"},
-        {"foob", "Zm9vYg"}, {"fooba", "Zm9vYmE"}, {"foobar", "Zm9vYmFy"}};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        char *e = hp_base64_encode(rows[i][0], strlen(rows[i][0]));
-        assert_string_equal(e, rows[i][1]);
-        uint8_t *d;
-        size_t n;
-        assert_int_equal(hp_base64_decode(e, strlen(e), &d, &n), 0);
-        assert_int_equal(n, strlen(rows[i][0]));
-        assert_memory_equal(d, rows[i][0], n);
-        free(d);
-        free(e);
-    }
-    uint8_t *d;
-    size_t n;
-    assert_int_equal(hp_base64_decode("Zg==", 4, &d, &n), 0);
-    assert_int_equal(n, 1);
-    free(d);
-    assert_int_equal(hp_base64_decode("Z", 1, &d, &n), HP_EINVAL);
-    assert_int_equal(hp_base64_decode("Z*==", 4, &d, &n), HP_EINVAL);
-}
-
 static void test_unpack_bad(void **state)
 {
     assert_null(hp_status_unpack("\xff\xff", 2));
@@ -152,7 +126,6 @@ int main(void)
         cmocka_unit_test(test_full_lists),
         cmocka_unit_test(test_invalid_utf8_is_replaced),
         cmocka_unit_test(test_message_encoding),
-        cmocka_unit_test(test_base64),
         cmocka_unit_test(test_unpack_bad),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
