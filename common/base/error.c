@@ -31,7 +31,7 @@ static void trim_utf8(char *text, size_t size, int wanted)
     text[n] = '\0';
 }
 
-static void format(struct hp_error *e, int code, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void format(struct hp_error *e, int code, const char *fmt, va_list ap)
 {
     e->code = code;
     int n = vsnprintf(e->message, sizeof e->message, fmt, ap);

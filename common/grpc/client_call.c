@@ -10,7 +10,7 @@
 #include "grpc/client_impl.h"
 #include "grpc/metadata.h"
 #include "grpc/status.h"
-#include "wire/base64.h"
+#include "wire/b64.h"
 #include "wire/codec.h"
 
 int hp_grpc_call_new(const struct hp_grpc_call_options *o, struct hp_client_call **ret, struct hp_error *e)
@@ -266,7 +266,7 @@ static void read_details(struct hp_client_call *call, const char *text, size_t l
         free(packed);
         return;
     }
-    if (hp_base64_decode(packed, &n, text, len) == 0)
+    if (hp_b64_decode(packed, &n, text, len) == 0)
         call->status = hp_status_unpack(packed, n);
     free(packed);
 }

@@ -12,7 +12,7 @@
 
 #include "grpc/metadata.h"
 #include "grpc/server_impl.h"
-#include "wire/base64.h"
+#include "wire/b64.h"
 #include "wire/codec.h"
 
 enum { DETAILS_BYTES_MAX = 4096 /* packed status in the trailers; clients accept 8 KiB of headers */ };
@@ -137,7 +137,7 @@ static void trailers_make(struct trailers *t, const Google__Rpc__Status *status)
         return;
     uint8_t packed[DETAILS_BYTES_MAX];
     google__rpc__status__pack(status, packed);
-    hp_base64_encode(t->details, packed, len);
+    hp_b64_encode(t->details, packed, len);
     t->fields[t->count++] = field("grpc-status-details-bin", t->details);
 }
 

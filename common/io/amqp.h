@@ -1,4 +1,5 @@
-/* amqp.h — RabbitMQ for loop-based daemons: confirmed publishing and consuming, each connection on its own thread, reconnecting by itself. */
+/* amqp.h — RabbitMQ for loop-based daemons: confirmed publishing and consuming, reconnecting by itself. Everything happens on the loop thread and nothing blocks: librabbitmq
+ * encodes and decodes, io/stream.h carries the bytes (docs/decisions/0004-librabbitmq-as-codec.md). */
 #ifndef HP_IO_AMQP_H
 #define HP_IO_AMQP_H
 
@@ -8,7 +9,6 @@
 #include <uv.h>
 
 #include "base/error.h"
-#include "io/loop.h"
 
 /* "amqp://user:password@host:port/vhost" or amqps:// with the files below. Strings are copied. */
 struct hp_amqp_options {
@@ -49,7 +49,7 @@ enum hp_publish_outcome {
     HP_PUBLISH_CONFIRMED,   /* durable as far as the queue is */
     HP_PUBLISH_REJECTED,    /* basic.nack: the queue is full (reject-publish) */
     HP_PUBLISH_RETURNED,    /* mandatory and no queue */
-    HP_PUBLISH_UNAVAILABLE, /* not sent: no connection, blocked, or the window of hp_publisher_options is full */
+    HP_PUBLISH_UNAVAILABLE, /* not sent: no connection (told in the next turn), blocked until the deadline, or the window of hp_publisher_options is full */
     HP_PUBLISH_UNKNOWN, /* sent, and the connection was lost (or the deadline passed) before the confirm: may or may not be there */
 };
 
@@ -68,7 +68,6 @@ struct hp_publish {
     uint64_t deadline_ms;       /* from submission to outcome; 0: 5,000 */
     void (*done_cb)(struct hp_publish *p, enum hp_publish_outcome outcome);
     /* private */
-    struct hp_mail mail_;
     struct hp_publish *next_, *prev_;
     uint64_t tag_, expires_ms_;
     enum hp_publish_outcome outcome_;
@@ -81,7 +80,8 @@ struct hp_publisher_options {
     const struct hp_amqp_object *topology; /* copied; may be NULL */
     size_t window_max;                     /* messages submitted and not done; 0: 20,000 */
     size_t window_bytes_max;               /* 0: 64 MiB */
-    /* Loop thread; may be NULL. */
+    /* Loop thread; may be NULL. DOWN comes with the reason, also for a first or further attempt that fails, unless it is the same reason as the last
+     * time. An object that exists with other arguments is such a reason (it names the object; tried again every 30 s). */
     void (*state_cb)(enum hp_amqp_state state, const struct hp_error *e, void *user);
     void *user;
 };
@@ -111,9 +111,11 @@ struct hp_subscription {
     const char *queue;
     int prefetch; /* unacknowledged messages: 1 to 65,535; 0 only with no_ack */
     bool no_ack, exclusive;
-    const char *stream_start; /* streams: "first", "last", "next", or NULL with stream_offset */
-    int64_t stream_offset;    /* first offset wanted; after a reconnect it goes on behind the last one delivered */
-    bool paused;              /* not consumed until hp_consumer_resume */
+    const char
+        *stream_start; /* streams: "first", "last", "next", or NULL with a stream_offset above 0; else not a stream */
+    int64_t
+        stream_offset; /* first offset wanted. After a reconnect it goes on behind the last one delivered; when none was, from the start again: "next" may then have missed some */
+    bool paused;       /* not consumed until hp_consumer_resume */
 };
 
 struct hp_consumer;

@@ -58,6 +58,7 @@ const char *hp_stream_peer_cn(const struct hp_stream *s);
 struct hp_listener_options {
     struct hp_stream_options stream; /* for accepted streams */
     int connections_max;             /* more are closed at once; 0: 20,000 */
+    int handshakes_max;              /* TLS: more wait in the kernel's backlog until others are done; 0: 1,024 */
 };
 /* `accept_cb` gets a stream that is not open yet and sets its events and user. Address "127.0.0.1:0" asks the kernel for a port. */
 int hp_listener_start(uv_loop_t *loop, const char *address, const struct hp_listener_options *o,

@@ -9,7 +9,7 @@
 #include "google/protobuf/any.pb-c.h"
 #include "google/protobuf/duration.pb-c.h"
 #include "google/protobuf/timestamp.pb-c.h"
-#include "wire/base64.h"
+#include "wire/b64.h"
 #include "wire/codec.h"
 #include "wire/json.h"
 #include "wire/json_common.h"
@@ -167,7 +167,7 @@ static int read_bytes(const json_t *j, const struct path *at, ProtobufCBinaryDat
     uint8_t *data = malloc(len / 4 * 3 + 3);
     if (!data)
         return hp_fail(e, HP_ENOMEM, "%zu bytes", len);
-    if (hp_base64_decode(data, &n, text, len) < 0) {
+    if (hp_b64_decode(data, &n, text, len) < 0) {
         free(data);
         return fail_at(at, e, "is not base64");
     }

@@ -7,7 +7,7 @@
 #include "google/protobuf/any.pb-c.h"
 #include "google/protobuf/duration.pb-c.h"
 #include "google/protobuf/timestamp.pb-c.h"
-#include "wire/base64.h"
+#include "wire/b64.h"
 #include "wire/codec.h"
 #include "wire/json.h"
 #include "wire/json_common.h"
@@ -53,10 +53,10 @@ static json_t *write_real(double x)
 
 static json_t *write_bytes(const ProtobufCBinaryData *b, struct hp_error *e)
 {
-    char *text = malloc(hp_base64_len(b->len) + 1);
+    char *text = malloc(hp_b64_len(b->len) + 1);
     if (!text)
         return no_memory(e);
-    hp_base64_encode(text, b->data, b->len);
+    hp_b64_encode(text, b->data, b->len);
     json_t *j = json_string_nocheck(text);
     free(text);
     return j ? j : no_memory(e);

@@ -1,11 +1,11 @@
-#include "wire/base64.h"
+#include "wire/b64.h"
 
 #include <string.h>
 
 static const char standard[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char url_safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-size_t hp_base64_len(size_t len)
+size_t hp_b64_len(size_t len)
 {
     return (len + 2) / 3 * 4;
 }
@@ -28,7 +28,7 @@ static char *encode(char *out, const uint8_t *p, size_t len, const char *alphabe
     return out;
 }
 
-void hp_base64_encode(char *out, const void *data, size_t len)
+void hp_b64_encode(char *out, const void *data, size_t len)
 {
     char *end = encode(out, data, len, standard);
     while ((end - out) % 4 != 0)
@@ -36,7 +36,7 @@ void hp_base64_encode(char *out, const void *data, size_t len)
     *end = '\0';
 }
 
-void hp_base64url_encode(char *out, const void *data, size_t len)
+void hp_b64url_encode(char *out, const void *data, size_t len)
 {
     *encode(out, data, len, url_safe) = '\0';
 }
@@ -54,7 +54,7 @@ static int digit(char c)
     return c == '/' || c == '_' ? 63 : -1;
 }
 
-int hp_base64_decode(uint8_t *out, size_t *ret_len, const char *text, size_t len)
+int hp_b64_decode(uint8_t *out, size_t *ret_len, const char *text, size_t len)
 {
     size_t padding = 0;
     while (padding < 2 && len > 0 && text[len - 1] == '=') {

@@ -1,0 +1,341 @@
+/* Validation of a container's spec. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/validate.h"
+#include "wire/names.h"
+
+static void join(char out[GW_FIELD_MAX], const char *field, const char *name)
+{
+    snprintf(out, GW_FIELD_MAX, "%.100s.%.80s", field, name);
+}
+
+static void join_index(char out[GW_FIELD_MAX], const char *field, const char *name, size_t i)
+{
+    snprintf(out, GW_FIELD_MAX, "%.90s.%.70s[%zu]", field, name, i);
+}
+
+static void check_enum(struct gw_check *c, const char *field, const char *name, const ProtobufCEnumDescriptor *d,
+                       int value)
+{
+    char path[GW_FIELD_MAX];
+    if (protobuf_c_enum_descriptor_get_value(d, value))
+        return;
+    join(path, field, name);
+    gw_violation(c, path, "%d is not a value of %s", value, d->short_name);
+}
+
+static void check_field_range(struct gw_check *c, const char *field, const char *name, int64_t value, int64_t min,
+                              int64_t max)
+{
+    char path[GW_FIELD_MAX];
+    join(path, field, name);
+    gw_check_range(c, path, value, min, max);
+}
+
+static void check_strings(struct gw_check *c, const char *field, const char *name, char **items, size_t count)
+{
+    char path[GW_FIELD_MAX];
+    join(path, field, name);
+    if (!gw_check_count(c, path, count, GW_ARGS_MAX))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        join_index(path, field, name, i);
+        gw_check_length(c, path, items[i], 0, GW_ARG_BYTES_MAX);
+    }
+}
+
+/* Absolute, without "." and ".." parts, so that it means what it says. */
+static void check_path(struct gw_check *c, const char *path, const char *text, bool root_allowed)
+{
+    gw_check_length(c, path, text, 1, GW_PATH_BYTES_MAX);
+    if (!*text)
+        return;
+    if (*text != '/')
+        gw_violation(c, path, "\"%.64s\" is not an absolute path", text);
+    if (!root_allowed && strspn(text, "/") == strlen(text))
+        gw_violation(c, path, "must not be the root directory");
+    for (const char *p = text; *p; p += strcspn(p, "/")) {
+        p += strspn(p, "/");
+        size_t len = strcspn(p, "/");
+        if ((len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.')) {
+            gw_violation(c, path, "\"%.64s\" has a \".\" or \"..\" in it", text);
+            return;
+        }
+    }
+}
+
+/* ---- Image ---- */
+
+static bool is_digest(const char *s)
+{
+    return strncmp(s, "sha256:", 7) == 0 && strlen(s) == 71 && strspn(s + 7, "0123456789abcdef") == 64;
+}
+
+static bool is_word(char ch)
+{
+    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '_';
+}
+
+/* [A-Za-z0-9_][A-Za-z0-9._-]{0,127}, as the OCI distribution specification has it. */
+static bool is_tag(const char *s)
+{
+    size_t len = strlen(s);
+    if (len == 0 || len > 128 || !is_word(s[0]))
+        return false;
+    for (; *s; s++)
+        if (!is_word(*s) && *s != '.' && *s != '-')
+            return false;
+    return true;
+}
+
+/* "registry[:port]/name", lower case in the name. */
+static bool is_repository(const char *s, size_t len)
+{
+    const char *slash = memchr(s, '/', len);
+    if (!slash || slash == s || (size_t)(slash - s) + 1 >= len)
+        return false;
+    for (const char *p = s; p < slash; p++)
+        if (!is_word(*p) && *p != '.' && *p != '-' && *p != ':' && *p != '[' && *p != ']')
+            return false;
+    for (const char *p = slash; p < s + len; p++) {
+        if (*p == '/' && (p[1] == '/' || p + 1 == s + len))
+            return false;
+        if (!is_word(*p) && *p != '.' && *p != '-' && *p != '/')
+            return false;
+        if (*p >= 'A' && *p <= 'Z')
+            return false;
+    }
+    return true;
+}
+
+void gw_validate_image(struct gw_check *c, const char *field, const char *image)
+{
+    gw_check_length(c, field, image, 1, GW_IMAGE_BYTES_MAX);
+    if (!*image || strlen(image) > GW_IMAGE_BYTES_MAX)
+        return;
+    bool docker = strncmp(image, "docker://", 9) == 0;
+    const char *rest = image + (docker ? 9 : 4);
+    bool valid = docker || strncmp(image, "oci:/", 5) == 0;
+    for (const char *p = image; valid && *p; p++)
+        valid = (unsigned char)*p > 0x20 && *p != 0x7F;
+    if (valid) {
+        const char *at = strrchr(rest, '@'), *slash = strrchr(rest, '/');
+        const char *colon = slash ? strrchr(slash, ':') : NULL;
+        const char *end = at ? at : colon;
+        valid = end && (at ? is_digest(at + 1) : is_tag(colon + 1));
+        if (valid)
+            valid = docker ? is_repository(rest, (size_t)(end - rest)) : end - rest > 1;
+    }
+    if (!valid)
+        gw_violation(c, field,
+                     "\"%.100s\" is none of oci:/directory:tag, oci:/directory@sha256:…, docker://registry/name:tag, "
+                     "docker://registry/name@sha256:…",
+                     image);
+}
+
+/* ---- Process ---- */
+
+static void check_env(struct gw_check *c, const char *field, const Harpoon__V1__ContainerSpec *spec)
+{
+    char path[GW_FIELD_MAX];
+    join(path, field, "env");
+    if (!gw_check_count(c, path, spec->n_env, GW_ENV_MAX))
+        return;
+    for (size_t i = 0; i < spec->n_env; i++) {
+        const char *name = spec->env[i]->name;
+        bool valid = is_word(*name) && !(*name >= '0' && *name <= '9');
+        for (const char *p = name; valid && *p; p++)
+            valid = is_word(*p);
+        join_index(path, field, "env", i);
+        if (!valid)
+            gw_violation(c, path, "name \"%.64s\" is not of the form [A-Za-z_][A-Za-z0-9_]*", name);
+        gw_check_length(c, path, name, 1, GW_ENV_NAME_BYTES_MAX);
+        gw_check_length(c, path, spec->env[i]->value, 0, GW_ENV_VALUE_BYTES_MAX);
+    }
+}
+
+/* "uid[:gid]" or "user[:group]". */
+static void check_user(struct gw_check *c, const char *field, const char *user)
+{
+    char path[GW_FIELD_MAX];
+    int colons = 0;
+    bool valid = true;
+    for (const char *p = user; *p; p++) {
+        if (*p == ':')
+            colons++;
+        else if (!is_word(*p) && *p != '.' && *p != '-')
+            valid = false;
+    }
+    size_t len = strlen(user);
+    if (len == 0 || (valid && colons <= 1 && len <= 128 && user[0] != ':' && user[len - 1] != ':'))
+        return;
+    join(path, field, "user");
+    gw_violation(c, path, "\"%.64s\" is not of the form uid[:gid] or a name", user);
+}
+
+static void check_signal(struct gw_check *c, const char *field, const char *name)
+{
+    static const char *const known[] = {"HUP",  "INT",    "QUIT", "ILL",   "TRAP", "ABRT", "BUS",  "FPE",
+                                        "KILL", "USR1",   "SEGV", "USR2",  "PIPE", "ALRM", "TERM", "STKFLT",
+                                        "CHLD", "CONT",   "STOP", "TSTP",  "TTIN", "TTOU", "URG",  "XCPU",
+                                        "XFSZ", "VTALRM", "PROF", "WINCH", "IO",   "PWR",  "SYS"};
+    char path[GW_FIELD_MAX];
+    if (!*name)
+        return;
+    bool valid = strncmp(name, "SIG", 3) == 0;
+    if (valid && strncmp(name, "SIGRTMIN", 8) == 0)
+        valid = !name[8] || (name[8] == '+' && strspn(name + 9, "0123456789") == strlen(name + 9) && name[9] &&
+                             strlen(name + 9) <= 2);
+    else if (valid) {
+        valid = false;
+        for (size_t i = 0; !valid && i < sizeof known / sizeof known[0]; i++)
+            valid = strcmp(name + 3, known[i]) == 0;
+    }
+    if (valid)
+        return;
+    join(path, field, "stop_signal");
+    gw_violation(c, path, "\"%.32s\" is not a signal's name, such as SIGTERM", name);
+}
+
+void gw_validate_runtime(struct gw_check *c, const char *field, const Harpoon__V1__ContainerSpec *spec)
+{
+    char path[GW_FIELD_MAX];
+    check_strings(c, field, "command", spec->command, spec->n_command);
+    check_strings(c, field, "args", spec->args, spec->n_args);
+    check_env(c, field, spec);
+    if (*spec->working_dir) {
+        join(path, field, "working_dir");
+        check_path(c, path, spec->working_dir, true);
+    }
+    check_user(c, field, spec->user);
+    check_signal(c, field, spec->stop_signal);
+    check_field_range(c, field, "stop_grace_seconds", spec->stop_grace_seconds, 0, 3600);
+    check_enum(c, field, "desired_state", &harpoon__v1__desired_state__descriptor, (int)spec->desired_state);
+}
+
+/* ---- Network, restarts, health, placement, volumes ---- */
+
+static void check_port(struct gw_check *c, const char *field, const Harpoon__V1__NetworkSpec *n, size_t i)
+{
+    char path[GW_FIELD_MAX];
+    const Harpoon__V1__PortMapping *port = n->ports[i];
+    join_index(path, field, "network.ports", i);
+    check_field_range(c, path, "container_port", port->container_port, 1, 65535);
+    check_field_range(c, path, "host_port", port->host_port, 1, 65535);
+    if (*port->protocol && strcmp(port->protocol, "tcp") != 0 && strcmp(port->protocol, "udp") != 0)
+        gw_violation(c, path, "protocol \"%.16s\" is not tcp or udp", port->protocol);
+    bool udp = strcmp(port->protocol, "udp") == 0;
+    for (size_t j = 0; j < i; j++)
+        if (n->ports[j]->host_port == port->host_port && (strcmp(n->ports[j]->protocol, "udp") == 0) == udp)
+            gw_violation(c, path, "host_port %d is published twice", port->host_port);
+}
+
+static void check_network(struct gw_check *c, const char *field, const Harpoon__V1__NetworkSpec *n)
+{
+    char path[GW_FIELD_MAX];
+    if (!n)
+        return;
+    check_enum(c, field, "network.mode", &harpoon__v1__network_mode__descriptor, (int)n->mode);
+    join(path, field, "network.ports");
+    if (!gw_check_count(c, path, n->n_ports, GW_PORTS_MAX))
+        return;
+    if (n->n_ports > 0 && n->mode == HARPOON__V1__NETWORK_MODE__NETWORK_MODE_NONE)
+        gw_violation(c, path, "ports need the network mode BRIDGE");
+    for (size_t i = 0; i < n->n_ports; i++)
+        check_port(c, field, n, i);
+}
+
+static void check_restart(struct gw_check *c, const char *field, const Harpoon__V1__RestartPolicy *r)
+{
+    if (!r)
+        return;
+    check_enum(c, field, "restart_policy.mode", &harpoon__v1__restart_mode__descriptor, (int)r->mode);
+    check_field_range(c, field, "restart_policy.max_restarts", r->max_restarts, 0, INT32_MAX);
+    check_field_range(c, field, "restart_policy.backoff_initial_ms", r->backoff_initial_ms, 0, 86400000);
+    check_field_range(c, field, "restart_policy.backoff_max_ms", r->backoff_max_ms, 0, 86400000);
+}
+
+static void check_health(struct gw_check *c, const char *field, const Harpoon__V1__HealthCheck *h)
+{
+    char path[GW_FIELD_MAX];
+    if (!h)
+        return;
+    join(path, field, "health_check");
+    if (h->probe_case == HARPOON__V1__HEALTH_CHECK__PROBE_EXEC) {
+        check_strings(c, path, "exec.command", h->exec->command, h->exec->n_command);
+        if (h->exec->n_command == 0)
+            gw_violation(c, path, "exec.command must have at least one element");
+    } else if (h->probe_case == HARPOON__V1__HEALTH_CHECK__PROBE_TCP) {
+        check_field_range(c, path, "tcp.port", h->tcp->port, 1, 65535);
+    } else {
+        gw_violation(c, path, "needs exec or tcp");
+    }
+    if (h->interval_ms != 0)
+        check_field_range(c, path, "interval_ms", h->interval_ms, 100, 86400000);
+    check_field_range(c, path, "timeout_ms", h->timeout_ms, 0, 86400000);
+    check_field_range(c, path, "failure_threshold", h->failure_threshold, 0, 1000000);
+    check_field_range(c, path, "start_period_ms", h->start_period_ms, 0, 86400000);
+}
+
+static void check_placement(struct gw_check *c, const char *field, const Harpoon__V1__PlacementSpec *p)
+{
+    char path[GW_FIELD_MAX];
+    if (!p)
+        return;
+    join(path, field, "placement.zones");
+    if (gw_check_count(c, path, p->n_zones, GW_ZONES_MAX))
+        for (size_t i = 0; i < p->n_zones; i++) {
+            join_index(path, field, "placement.zones", i);
+            gw_check_length(c, path, p->zones[i], 1, GW_LABEL_BYTES_MAX);
+        }
+    join(path, field, "placement.host_labels");
+    if (gw_check_count(c, path, p->n_host_labels, GW_LABELS_MAX))
+        for (size_t i = 0; i < p->n_host_labels; i++) {
+            gw_check_length(c, path, p->host_labels[i]->key, 1, GW_LABEL_BYTES_MAX);
+            gw_check_length(c, path, p->host_labels[i]->value, 0, GW_LABEL_BYTES_MAX);
+        }
+    join(path, field, "placement.anti_affinity_group");
+    gw_check_length(c, path, p->anti_affinity_group, 0, GW_LABEL_BYTES_MAX);
+    join(path, field, "placement.host");
+    if (*p->host && !hp_segment_valid(p->host))
+        gw_violation(c, path, "\"%.64s\" is not a host's short name", p->host);
+}
+
+static void check_volumes(struct gw_check *c, const char *field, const Harpoon__V1__ContainerSpec *spec)
+{
+    char path[GW_FIELD_MAX], part[GW_FIELD_MAX];
+    join(path, field, "volumes");
+    if (!gw_check_count(c, path, spec->n_volumes, GW_VOLUMES_MAX))
+        return;
+    for (size_t i = 0; i < spec->n_volumes; i++) {
+        const Harpoon__V1__VolumeMount *v = spec->volumes[i];
+        join_index(path, field, "volumes", i);
+        if (!hp_segment_valid(v->volume))
+            gw_violation(c, path, "volume \"%.64s\" is not of the form [a-z]([-a-z0-9]{0,61}[a-z0-9])?", v->volume);
+        join(part, path, "path");
+        check_path(c, part, v->path, false);
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(spec->volumes[j]->path, v->path) == 0)
+                gw_violation(c, path, "path \"%.64s\" is used twice", v->path);
+    }
+}
+
+void gw_validate_spec(struct gw_check *c, const char *field, const Harpoon__V1__ContainerSpec *spec)
+{
+    char path[GW_FIELD_MAX];
+    if (!spec) {
+        gw_violation(c, field, "must be set");
+        return;
+    }
+    join(path, field, "image");
+    gw_validate_image(c, path, spec->image);
+    gw_validate_runtime(c, field, spec);
+    join(path, field, "resources");
+    gw_validate_resources(c, path, spec->resources, true);
+    check_network(c, field, spec->network);
+    check_restart(c, field, spec->restart_policy);
+    check_health(c, field, spec->health_check);
+    check_placement(c, field, spec->placement);
+    check_volumes(c, field, spec);
+}

@@ -1,0 +1,280 @@
+/* dead: what no scheduler could take. Reads dead.<region> over AMQP directly: it must work when the gateway does not.
+ *
+ * Messages are fetched without acknowledgement; what is neither replayed nor dropped goes back when the channel closes. A replay is confirmed by the broker before
+ * the dead message is acknowledged: a crash in between leaves it in both places, and the request's dedupe makes the second one harmless. */
+#include <amqp.h>
+#include <amqp_ssl_socket.h>
+#include <amqp_tcp_socket.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "wire/names.h"
+
+enum { DEAD_MAX = 1000, CHANNEL = 1, CONFIRM_CHANNEL = 2 };
+
+struct dead_options {
+    bool help, all;
+    const char *limit, *body;
+};
+
+struct dead_message {
+    uint64_t tag;
+    amqp_message_t message;
+    char id[128], queue[256], reason[64], type[128];
+};
+
+struct dead {
+    amqp_connection_state_t conn;
+    struct dead_message *messages;
+    int count;
+};
+
+static int reply_error(amqp_rpc_reply_t r, const char *what)
+{
+    if (r.reply_type == AMQP_RESPONSE_NORMAL)
+        return CLI_OK;
+    if (r.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION)
+        return cli_error(CLI_UNAVAILABLE, "broker: %s: %s", what, amqp_error_string2(r.library_error));
+    amqp_bytes_t text = amqp_empty_bytes;
+    int code = 0;
+    if (r.reply.id == AMQP_CHANNEL_CLOSE_METHOD) {
+        text = ((amqp_channel_close_t *)r.reply.decoded)->reply_text;
+        code = ((amqp_channel_close_t *)r.reply.decoded)->reply_code;
+    } else if (r.reply.id == AMQP_CONNECTION_CLOSE_METHOD) {
+        text = ((amqp_connection_close_t *)r.reply.decoded)->reply_text;
+        code = ((amqp_connection_close_t *)r.reply.decoded)->reply_code;
+    }
+    int exit_code = code == AMQP_NOT_FOUND ? CLI_NOT_FOUND : code == AMQP_ACCESS_REFUSED ? CLI_DENIED : CLI_INTERNAL;
+    return cli_error(exit_code, "broker: %s: %.*s", what, (int)text.len, (const char *)text.bytes);
+}
+
+static amqp_socket_t *open_socket(struct cli *c, struct dead *d, bool tls)
+{
+    if (!tls)
+        return amqp_tcp_socket_new(d->conn);
+    amqp_socket_t *s = amqp_ssl_socket_new(d->conn);
+    if (s && c->ca && amqp_ssl_socket_set_cacert(s, c->ca) != AMQP_STATUS_OK)
+        return NULL;
+    if (s && c->cert && c->key && amqp_ssl_socket_set_key(s, c->cert, c->key) != AMQP_STATUS_OK)
+        return NULL;
+    return s;
+}
+
+static int connect_broker(struct cli *c, struct dead *d)
+{
+    struct amqp_connection_info info;
+    struct timeval timeout = {10, 0};
+    if (!c->amqp_url)
+        return cli_usage("dead: set HARPOON_AMQP_URL to amqp://user:password@host:port/vhost");
+    char *url = strdup(c->amqp_url);
+    if (!url || amqp_parse_url(url, &info) != AMQP_STATUS_OK) {
+        free(url);
+        return cli_usage("dead: HARPOON_AMQP_URL is not amqp://user:password@host:port/vhost");
+    }
+    d->conn = amqp_new_connection();
+    amqp_socket_t *s = d->conn ? open_socket(c, d, info.ssl != 0) : NULL;
+    int code = CLI_OK, r = s ? amqp_socket_open_noblock(s, info.host, info.port, &timeout) : AMQP_STATUS_NO_MEMORY;
+    if (r != AMQP_STATUS_OK)
+        code = cli_error(CLI_UNAVAILABLE, "broker %s:%d: %s", info.host, info.port, amqp_error_string2(r));
+    if (!code) {
+        amqp_set_rpc_timeout(d->conn, &timeout);
+        code = reply_error(
+            amqp_login(d->conn, info.vhost, 0, 131072, 60, AMQP_SASL_METHOD_PLAIN, info.user, info.password), "login");
+    }
+    free(url);
+    for (int channel = CHANNEL; !code && channel <= CONFIRM_CHANNEL; channel++) {
+        amqp_channel_open(d->conn, (amqp_channel_t)channel);
+        code = reply_error(amqp_get_rpc_reply(d->conn), "open a channel");
+    }
+    if (!code) {
+        amqp_confirm_select(d->conn, CONFIRM_CHANNEL);
+        code = reply_error(amqp_get_rpc_reply(d->conn), "confirms");
+    }
+    return code;
+}
+
+static void copy_bytes(char *out, size_t size, amqp_bytes_t b)
+{
+    size_t n = b.len < size - 1 ? b.len : size - 1;
+    memcpy(out, b.bytes ? b.bytes : "", n);
+    out[n] = '\0';
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)out[i] < 0x20 || out[i] == 0x7F)
+            out[i] = '?';
+}
+
+static void read_headers(struct dead_message *m)
+{
+    const amqp_basic_properties_t *p = &m->message.properties;
+    if (p->_flags & AMQP_BASIC_MESSAGE_ID_FLAG)
+        copy_bytes(m->id, sizeof m->id, p->message_id);
+    if (p->_flags & AMQP_BASIC_TYPE_FLAG)
+        copy_bytes(m->type, sizeof m->type, p->type);
+    if (!(p->_flags & AMQP_BASIC_HEADERS_FLAG))
+        return;
+    for (int i = 0; i < p->headers.num_entries; i++) {
+        const amqp_table_entry_t *h = &p->headers.entries[i];
+        char key[64];
+        copy_bytes(key, sizeof key, h->key);
+        if (h->value.kind != AMQP_FIELD_KIND_UTF8 && h->value.kind != AMQP_FIELD_KIND_BYTES)
+            continue;
+        if (strcmp(key, "x-first-death-queue") == 0)
+            copy_bytes(m->queue, sizeof m->queue, h->value.value.bytes);
+        else if (strcmp(key, "x-first-death-reason") == 0)
+            copy_bytes(m->reason, sizeof m->reason, h->value.value.bytes);
+    }
+}
+
+static int fetch_all(struct dead *d, const char *queue, int limit)
+{
+    d->messages = calloc((size_t)limit, sizeof *d->messages);
+    if (!d->messages)
+        return cli_error(CLI_INTERNAL, "out of memory");
+    while (d->count < limit) {
+        struct dead_message *m = &d->messages[d->count];
+        amqp_rpc_reply_t r = amqp_basic_get(d->conn, CHANNEL, amqp_cstring_bytes(queue), 0);
+        int code = reply_error(r, queue);
+        if (code)
+            return code;
+        if (r.reply.id == AMQP_BASIC_GET_EMPTY_METHOD)
+            return CLI_OK;
+        m->tag = ((amqp_basic_get_ok_t *)r.reply.decoded)->delivery_tag;
+        code = reply_error(amqp_read_message(d->conn, CHANNEL, &m->message, 0), queue);
+        if (code)
+            return code;
+        read_headers(m);
+        d->count++;
+    }
+    return CLI_OK;
+}
+
+static void list(struct cli *c, const struct dead *d)
+{
+    static const char *const headers[] = {"ID", "FROM", "REASON", "TYPE", "BYTES", NULL};
+    struct cli_table *t = cli_table_new(headers);
+    for (int i = 0; i < d->count; i++) {
+        const struct dead_message *m = &d->messages[i];
+        char bytes[24];
+        snprintf(bytes, sizeof bytes, "%zu", m->message.body.len);
+        const char *cells[] = {m->id, m->queue, m->reason, m->type, bytes};
+        if (c->format == CLI_JSON || c->format == CLI_JSONL)
+            printf("{\"id\":\"%s\",\"from\":\"%s\",\"reason\":\"%s\",\"type\":\"%s\",\"bytes\":%s}\n", m->id, m->queue,
+                   m->reason, m->type, bytes);
+        else
+            cli_table_row(t, cells);
+    }
+    if (c->format == CLI_TABLE || c->format == CLI_WIDE)
+        cli_table_print(t, stdout);
+    cli_table_free(t);
+}
+
+/* Waits for the confirm of the one message under way; a return before it means that its queue is gone. */
+static int wait_confirm(struct dead *d, const char *queue)
+{
+    struct timeval timeout = {10, 0};
+    bool returned = false;
+    for (;;) {
+        amqp_frame_t f;
+        int r = amqp_simple_wait_frame_noblock(d->conn, &f, &timeout);
+        if (r != AMQP_STATUS_OK)
+            return cli_error(CLI_UNAVAILABLE, "broker: no confirm for %s: %s", queue, amqp_error_string2(r));
+        if (f.frame_type != AMQP_FRAME_METHOD || f.channel != CONFIRM_CHANNEL)
+            continue;
+        if (f.payload.method.id == AMQP_BASIC_RETURN_METHOD)
+            returned = true;
+        else if (f.payload.method.id == AMQP_BASIC_NACK_METHOD)
+            return cli_error(CLI_EXHAUSTED, "broker: %s is full; nothing was dropped", queue);
+        else if (f.payload.method.id == AMQP_BASIC_ACK_METHOD)
+            return returned ? cli_error(CLI_NOT_FOUND, "broker: there is no queue %s", queue) : CLI_OK;
+        else if (f.payload.method.id == AMQP_CHANNEL_CLOSE_METHOD)
+            return cli_error(CLI_INTERNAL, "broker: it closed the channel while %s was published", queue);
+    }
+}
+
+static int replay(struct dead *d, struct dead_message *m)
+{
+    if (!*m->queue)
+        return cli_error(CLI_INVALID, "%s: the message does not say which queue it came from", m->id);
+    amqp_basic_properties_t p = m->message.properties;
+    p._flags &= ~(amqp_flags_t)AMQP_BASIC_HEADERS_FLAG; /* the broker's notes on its death */
+    int r = amqp_basic_publish(d->conn, CONFIRM_CHANNEL, amqp_empty_bytes, amqp_cstring_bytes(m->queue), 1, 0, &p,
+                               m->message.body);
+    if (r != AMQP_STATUS_OK)
+        return cli_error(CLI_UNAVAILABLE, "broker: %s", amqp_error_string2(r));
+    return wait_confirm(d, m->queue);
+}
+
+static int act(struct dead *d, bool again, const struct cli_args *args, bool all)
+{
+    int done = 0;
+    for (int i = 0; i < d->count; i++) {
+        bool wanted = all;
+        for (int k = 1; k < args->count && !wanted; k++)
+            wanted = strcmp(args->items[k], d->messages[i].id) == 0;
+        if (!wanted)
+            continue;
+        int code = again ? replay(d, &d->messages[i]) : CLI_OK;
+        if (code)
+            return code;
+        if (amqp_basic_ack(d->conn, CHANNEL, d->messages[i].tag, 0) != AMQP_STATUS_OK)
+            return cli_error(CLI_UNAVAILABLE, "broker: the connection was lost");
+        done++;
+    }
+    printf("%d %s\n", done, again ? "replayed" : "dropped");
+    return done || all ? CLI_OK : cli_error(CLI_NOT_FOUND, "no dead message has such an id");
+}
+
+static void disconnect(struct dead *d)
+{
+    for (int i = 0; i < d->count; i++)
+        amqp_destroy_message(&d->messages[i].message);
+    free(d->messages);
+    if (!d->conn)
+        return;
+    amqp_connection_close(d->conn, AMQP_REPLY_SUCCESS);
+    amqp_destroy_connection(d->conn);
+}
+
+int cli_cmd_dead(struct cli *c, int argc, char **argv)
+{
+    struct dead_options o = {0};
+    struct cli_args args;
+    const struct cli_option table[] = {
+        {"all", 0, CLI_FLAG, &o.all, NULL, "replay, drop: every one of them"},
+        {"limit", 0, CLI_STRING, &o.limit, "N", "look at the first N; default and at most 1000"},
+        {"amqp-url", 0, CLI_STRING, &c->amqp_url, "URL", "broker (HARPOON_AMQP_URL)"},
+        {"help", 'h', CLI_FLAG, &o.help, NULL, "this text"},
+        {0}};
+    struct hp_error e = {0};
+    if (cli_parse(c, table, argc, argv, &args, &e))
+        return cli_usage("dead: %s", e.message);
+    if (o.help) {
+        puts("Usage: harpoon dead list | replay ID…|--all | drop ID…|--all\n\nOptions:");
+        cli_print_options(stdout, table);
+        cli_print_global_options(stdout);
+        return CLI_OK;
+    }
+    const char *verb = args.count ? args.items[0] : "list";
+    bool again = strcmp(verb, "replay") == 0, drop = strcmp(verb, "drop") == 0;
+    int64_t limit = DEAD_MAX;
+    char queue[HP_NAME_MAX + 1];
+    if (o.limit && cli_parse_int(o.limit, 1, DEAD_MAX, &limit, &e))
+        return cli_usage("--limit: %s", e.message);
+    if (!again && !drop && (strcmp(verb, "list") != 0 || args.count > 1))
+        return cli_usage("dead: give list, replay or drop");
+    if ((again || drop) && o.all == (args.count > 1))
+        return cli_usage("dead %s: give ids, or --all", verb);
+    if (!c->region || hp_queue_name(queue, "dead", c->region))
+        return cli_usage("dead: no region: use --region or set HARPOON_REGION");
+    struct dead d = {0};
+    int code = connect_broker(c, &d);
+    if (!code)
+        code = fetch_all(&d, queue, (int)limit);
+    if (!code && (again || drop))
+        code = act(&d, again, &args, o.all);
+    else if (!code)
+        list(c, &d);
+    disconnect(&d);
+    return code;
+}

@@ -1,0 +1,355 @@
+/* TLS contexts: one policy for all of Harpoon's connections, and the clients' sessions for resumption. */
+#include "io/tls.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/stream_private.h"
+
+enum { SESSIONS_MAX = 8, PEM_MAX_BYTES = 1024 * 1024, VERIFY_DEPTH_MAX = 4 };
+
+struct kept_session {
+    char *key; /* address and server name */
+    SSL_SESSION *session;
+};
+
+struct hp_tls_context {
+    SSL_CTX *ctx;
+    size_t refs;
+    enum hp_tls_role role;
+    unsigned char alpn[256]; /* server: wire form, best first */
+    size_t alpn_len;
+    struct kept_session sessions[SESSIONS_MAX]; /* client */
+    unsigned next_victim;                       /* of sessions */
+};
+
+static int fail_ssl(struct hp_error *e, int code, const char *what, const char *name)
+{
+    unsigned long err = ERR_peek_last_error();
+    const char *reason = ERR_reason_error_string(err);
+    if (ERR_GET_LIB(err) == ERR_LIB_PEM && ERR_GET_REASON(err) == PEM_R_NO_START_LINE)
+        reason = "no such PEM block in it";
+    hp_fail(e, code, "TLS: %s %s: %s", what, name, reason ? reason : "not usable");
+    ERR_clear_error();
+    return code;
+}
+
+/* ---- Sessions of clients ---- */
+
+SSL_SESSION *hp_tls_context_session(struct hp_tls_context *c, const char *key)
+{
+    for (size_t i = 0; i < SESSIONS_MAX; i++)
+        if (c->sessions[i].key && strcmp(c->sessions[i].key, key) == 0)
+            return c->sessions[i].session;
+    return NULL;
+}
+
+/* OpenSSL's new-session callback: returning 1 keeps the reference. */
+static int keep_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct hp_tls_context *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    const char *key = SSL_get_app_data(ssl);
+    if (c->role != HP_TLS_CLIENT || !key || !SSL_SESSION_is_resumable(session))
+        return 0;
+    struct kept_session *k = NULL;
+    for (size_t i = 0; i < SESSIONS_MAX && !k; i++)
+        if (!c->sessions[i].key || strcmp(c->sessions[i].key, key) == 0)
+            k = &c->sessions[i];
+    if (!k)
+        k = &c->sessions[c->next_victim++ % SESSIONS_MAX];
+    if (!k->key || strcmp(k->key, key) != 0) {
+        char *copy = strdup(key);
+        if (!copy)
+            return 0;
+        free(k->key);
+        k->key = copy;
+    }
+    SSL_SESSION_free(k->session);
+    k->session = session;
+    return 1;
+}
+
+/* ---- ALPN ---- */
+
+static int set_alpn(struct hp_tls_context *c, const char *list, struct hp_error *e)
+{
+    while (*list) {
+        size_t n = strcspn(list, ",");
+        if (n == 0 || n > 255 || c->alpn_len + n + 1 > sizeof c->alpn)
+            return hp_fail(e, HP_EINVAL, "TLS: bad ALPN list at \"%s\"", list);
+        c->alpn[c->alpn_len++] = (unsigned char)n;
+        memcpy(c->alpn + c->alpn_len, list, n);
+        c->alpn_len += n;
+        list += n + (list[n] == ',');
+    }
+    return 0;
+}
+
+/* RFC 7301, 3.2: no common protocol is fatal; a client that offers none is served without. */
+static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+                       unsigned in_len, void *arg)
+{
+    struct hp_tls_context *c = arg;
+    (void)ssl;
+    unsigned char *chosen = NULL;
+    if (SSL_select_next_proto(&chosen, out_len, c->alpn, (unsigned)c->alpn_len, in, in_len) != OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* ---- Material ---- */
+
+struct material {
+    const char *pem;  /* text */
+    const char *name; /* file, or what it is, for messages */
+};
+
+static BIO *open_pem(const struct material *m, struct hp_error *e)
+{
+    BIO *b = BIO_new_mem_buf(m->pem, -1);
+    if (!b)
+        hp_fail(e, HP_ENOMEM, "TLS: %s: out of memory", m->name);
+    return b;
+}
+
+static int no_password(char *buf, int size, int rwflag, void *user)
+{
+    (void)buf;
+    (void)size;
+    (void)rwflag;
+    (void)user;
+    return -1;
+}
+
+static int use_ca(struct hp_tls_context *c, const struct material *m, struct hp_error *e)
+{
+    BIO *b = open_pem(m, e);
+    if (!b)
+        return HP_ENOMEM;
+    X509_STORE *store = SSL_CTX_get_cert_store(c->ctx);
+    int count = 0, ok = 1;
+    X509 *x;
+    while (ok && (x = PEM_read_bio_X509(b, NULL, no_password, NULL))) {
+        ok = X509_STORE_add_cert(store, x) == 1;
+        if (ok && c->role == HP_TLS_SERVER)
+            ok = SSL_CTX_add_client_CA(c->ctx, x) == 1;
+        X509_free(x);
+        count++;
+    }
+    BIO_free(b);
+    if (!ok || count == 0)
+        return fail_ssl(e, HP_EINVAL, "CA certificates in", m->name);
+    ERR_clear_error(); /* the end of the text is an error to the reader */
+    return 0;
+}
+
+static int use_cert(struct hp_tls_context *c, const struct material *m, struct hp_error *e)
+{
+    BIO *b = open_pem(m, e);
+    if (!b)
+        return HP_ENOMEM;
+    X509 *x = PEM_read_bio_X509(b, NULL, no_password, NULL);
+    int ok = x && SSL_CTX_use_certificate(c->ctx, x) == 1;
+    X509_free(x);
+    while (ok && (x = PEM_read_bio_X509(b, NULL, no_password, NULL)))
+        ok = SSL_CTX_add0_chain_cert(c->ctx, x) == 1;
+    BIO_free(b);
+    if (!ok)
+        return fail_ssl(e, HP_EINVAL, "certificate in", m->name);
+    ERR_clear_error();
+    return 0;
+}
+
+static int use_key(struct hp_tls_context *c, const struct material *m, struct hp_error *e)
+{
+    BIO *b = open_pem(m, e);
+    if (!b)
+        return HP_ENOMEM;
+    EVP_PKEY *k = PEM_read_bio_PrivateKey(b, NULL, no_password, NULL);
+    BIO_free(b);
+    int ok = k && SSL_CTX_use_PrivateKey(c->ctx, k) == 1 && SSL_CTX_check_private_key(c->ctx) == 1;
+    EVP_PKEY_free(k);
+    return ok ? 0 : fail_ssl(e, HP_EINVAL, "private key in", m->name);
+}
+
+/* ---- Contexts ---- */
+
+static int set_policy(struct hp_tls_context *c, const struct hp_tls_options *o, bool has_ca)
+{
+    SSL_CTX *ctx = c->ctx;
+    SSL_CTX_set_app_data(ctx, c);
+    SSL_CTX_set_mode(ctx,
+                     SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                 SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_verify_depth(ctx, VERIFY_DEPTH_MAX);
+    if (o->role == HP_TLS_CLIENT) {
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+        SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(ctx, keep_session);
+    } else {
+        int mode = has_ca ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
+        SSL_CTX_set_verify(ctx, mode | (o->require_peer ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+        /* Tickets carry the session, so the server keeps none; one is enough for one reconnection. */
+        SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+        SSL_CTX_set_num_tickets(ctx, 1);
+        if (SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"harpoon", 7) != 1)
+            return HP_ENOMEM;
+        if (c->alpn_len)
+            SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, c);
+    }
+    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
+        SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1)
+        return HP_EINTERNAL;
+    return 0;
+}
+
+static int check_options(const struct hp_tls_options *o, bool ca, bool cert, bool key, struct hp_error *e)
+{
+    if (o->role == HP_TLS_CLIENT && !ca)
+        return hp_fail(e, HP_EINVAL, "TLS: a client needs CA certificates");
+    if (o->role == HP_TLS_SERVER && (!cert || !key))
+        return hp_fail(e, HP_EINVAL, "TLS: a server needs a certificate and its key");
+    if (cert != key)
+        return hp_fail(e, HP_EINVAL, "TLS: a certificate and its key come together: the %s is missing",
+                       cert ? "key" : "certificate");
+    if (o->role == HP_TLS_SERVER && o->require_peer && !ca)
+        return hp_fail(e, HP_EINVAL, "TLS: asking clients for certificates needs CA certificates");
+    return 0;
+}
+
+static int context_new(const struct hp_tls_options *o, const struct material *ca, const struct material *cert,
+                       const struct material *key, struct hp_tls_context **ret, struct hp_error *e)
+{
+    int rc = check_options(o, ca->pem, cert->pem, key->pem, e);
+    if (rc)
+        return rc;
+    struct hp_tls_context *c = calloc(1, sizeof *c);
+    if (!c)
+        return hp_fail(e, HP_ENOMEM, "TLS: out of memory");
+    c->refs = 1;
+    c->role = o->role;
+    ERR_clear_error();
+    c->ctx = SSL_CTX_new(o->role == HP_TLS_CLIENT ? TLS_client_method() : TLS_server_method());
+    if (!c->ctx)
+        rc = fail_ssl(e, HP_ENOMEM, "new", "context");
+    if (!rc && o->alpn && o->role == HP_TLS_SERVER)
+        rc = set_alpn(c, o->alpn, e);
+    if (!rc && set_policy(c, o, ca->pem))
+        rc = fail_ssl(e, HP_EINTERNAL, "setting", "the policy");
+    if (!rc && ca->pem)
+        rc = use_ca(c, ca, e);
+    if (!rc && cert->pem)
+        rc = use_cert(c, cert, e);
+    if (!rc && key->pem)
+        rc = use_key(c, key, e);
+    if (rc)
+        hp_tls_context_unref(c);
+    else
+        *ret = c;
+    return rc;
+}
+
+int hp_tls_context_new_pem(const struct hp_tls_options *o, const char *ca_pem, const char *cert_pem,
+                           const char *key_pem, struct hp_tls_context **ret, struct hp_error *e)
+{
+    return context_new(o, &(struct material){ca_pem, "the CA text"},
+                       &(struct material){cert_pem, "the certificate text"},
+                       &(struct material){key_pem, "the key text"}, ret, e);
+}
+
+static int read_file(const char *file, char **ret, struct hp_error *e)
+{
+    FILE *f = fopen(file, "re");
+    if (!f)
+        return hp_fail_errno(e, errno == EACCES ? HP_EPERM : HP_ENOTFOUND, errno, "TLS: %s", file);
+    size_t cap = 64 * 1024, len = 0;
+    char *text = malloc(cap + 1);
+    while (text) {
+        len += fread(text + len, 1, cap - len, f);
+        if (len < cap || cap >= PEM_MAX_BYTES)
+            break;
+        cap *= 2;
+        char *bigger = realloc(text, cap + 1);
+        if (!bigger)
+            free(text);
+        text = bigger;
+    }
+    int failed = ferror(f) ? errno : 0;
+    bool over = text && !feof(f) && !failed;
+    fclose(f);
+    if (!text)
+        return hp_fail(e, HP_ENOMEM, "TLS: %s: out of memory", file);
+    if (failed || over) {
+        free(text);
+        return failed ? hp_fail_errno(e, HP_EIO, failed, "TLS: %s", file)
+                      : hp_fail(e, HP_ELIMIT, "TLS: %s: larger than %d bytes", file, PEM_MAX_BYTES);
+    }
+    text[len] = '\0';
+    *ret = text;
+    return 0;
+}
+
+static int read_material(const char *file, struct material *m, struct hp_error *e)
+{
+    if (!file || !*file)
+        return 0;
+    char *text;
+    int rc = read_file(file, &text, e);
+    if (!rc)
+        *m = (struct material){text, file};
+    return rc;
+}
+
+int hp_tls_context_new(const struct hp_tls_options *o, struct hp_tls_context **ret, struct hp_error *e)
+{
+    struct material ca = {0}, cert = {0}, key = {0};
+    int rc = read_material(o->ca_file, &ca, e);
+    if (!rc)
+        rc = read_material(o->cert_file, &cert, e);
+    if (!rc)
+        rc = read_material(o->key_file, &key, e);
+    if (!rc)
+        rc = context_new(o, &ca, &cert, &key, ret, e);
+    free((char *)(uintptr_t)ca.pem);
+    free((char *)(uintptr_t)cert.pem);
+    if (key.pem)
+        OPENSSL_cleanse((char *)(uintptr_t)key.pem, strlen(key.pem));
+    free((char *)(uintptr_t)key.pem);
+    return rc;
+}
+
+struct hp_tls_context *hp_tls_context_ref(struct hp_tls_context *c)
+{
+    assert(c->refs > 0);
+    c->refs++;
+    return c;
+}
+
+void hp_tls_context_unref(struct hp_tls_context *c)
+{
+    if (!c)
+        return;
+    assert(c->refs > 0);
+    if (--c->refs > 0)
+        return;
+    for (size_t i = 0; i < SESSIONS_MAX; i++) {
+        free(c->sessions[i].key);
+        SSL_SESSION_free(c->sessions[i].session);
+    }
+    SSL_CTX_free(c->ctx);
+    free(c);
+}
+
+SSL *hp_tls_context_ssl(struct hp_tls_context *c)
+{
+    return SSL_new(c->ctx);
+}
