@@ -57,6 +57,11 @@ class Stack:
     def status(self):
         return {p["name"]: p for p in json.loads(self.command("status", "--json", check=False))["processes"]}
 
+    def identifier(self):
+        """The stack's short id: part of the names of its cgroups and bridges."""
+        with open(os.path.join(self.directory, "stack.json")) as f:
+            return json.load(f)["id"]
+
     def pids(self):
         """{name: (pid, start time)} of Harpoon's own daemons."""
         return {n: (p["pid"], p["start_ticks"]) for n, p in self.status().items() if n not in ("epmd", "rabbitmq", "mariadb")}

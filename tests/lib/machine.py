@@ -56,3 +56,10 @@ def pids_limit(pid):
 def children(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as f:
         return [int(c) for c in f.read().split()]
+
+
+def cgroup_roots():
+    """Mount points of all cgroup hierarchies."""
+    top = "/sys/fs/cgroup"
+    roots = [os.path.join(top, d) for d in os.listdir(top) if os.path.exists(os.path.join(top, d, "cgroup.procs"))]
+    return ([top] if os.path.exists(os.path.join(top, "cgroup.procs")) else []) or roots
