@@ -35,4 +35,7 @@ int hp_config_load(const struct hp_config_key *keys, const char *file, const cha
                    struct hp_error *e) HP_MUST_CHECK;
 void hp_config_free(const struct hp_config_key *keys, void *target);
 
+/* The table as text, in the form of a configuration file with every key commented out: what --help-config prints. Heap; NULL when out of memory. */
+char *hp_config_help(const struct hp_config_key *keys);
+
 #endif

@@ -3,6 +3,9 @@
 #define HP_IO_METRICS_H
 
 #include <stdint.h>
+#include <uv.h>
+
+#include "base/error.h"
 
 /* Static objects, registered once before threads start; updates are atomic and from any thread. Names: harpoon_<component>_<what>_<unit>[_total]. */
 enum hp_metric_kind { HP_METRIC_COUNTER, HP_METRIC_GAUGE, HP_METRIC_HISTOGRAM };
@@ -26,5 +29,13 @@ void hp_metric_observe_ns(struct hp_metric *m, uint64_t ns);
 
 /* Everything registered, as one heap text; the caller frees it. NULL when out of memory. */
 char *hp_metrics_render(void);
+
+/* The endpoint: GET and HEAD, one request a connection, at most 32 connections, 10 s each. Loop thread. */
+struct hp_metrics_server;
+int hp_metrics_serve(uv_loop_t *loop, const char *address, struct hp_metrics_server **ret,
+                     struct hp_error *e) HP_MUST_CHECK;
+const char *hp_metrics_server_address(const struct hp_metrics_server *m);
+/* Closes all connections at once; freed on a later turn. NULL is legal. */
+void hp_metrics_server_close(struct hp_metrics_server *m);
 
 #endif
