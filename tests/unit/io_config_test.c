@@ -112,6 +112,7 @@ static void defaults_dropins_and_sets_in_order(void **state)
     assert_int_equal(f->t.wait_ms, 250);
     assert_non_null(f->t.regions);
     assert_null(f->t.regions[0]);
+    hp_config_free(f->keys, &f->t);
     assert_int_equal(hp_config_load(f->keys, NULL, NULL, &f->t, &f->e), HP_EINVAL); /* no file: the name is missing */
 }
 
