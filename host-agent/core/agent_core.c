@@ -141,7 +141,7 @@ static void found(struct ha_core *core, const struct ha_event *ev)
     struct ha_container *c = ha_container_add(core, uid, ev->found.name ? ev->found.name : "");
     if (!c)
         return;
-    c->found_generation = ev->found.generation;
+    c->found_generation = ev->found.state->generation;
     ha_container_observe(core, c, ev->found.state);
     c->r.quarantined = true;
     c->r.state = c->r.pid > 0 ? HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_RUNNING
@@ -157,6 +157,7 @@ static void synced(struct ha_core *core, uint64_t seq)
     assert(seq <= core->written_seq);
     if (seq > core->synced_seq)
         core->synced_seq = seq;
+    ha_report_pump(core); /* results first: what follows comes after them */
     if (core->session_wanted && core->session_seq <= core->synced_seq) {
         core->session_wanted = false;
         ha_fx_session(core, core->meta[HA_META_SESSION]);

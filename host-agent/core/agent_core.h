@@ -41,7 +41,6 @@ struct ha_event {
     union {
         struct {
             const char *uid, *name;
-            int64_t generation;
             const struct ha_rt_state *state;
         } found;
         uint64_t synced_seq;

@@ -54,6 +54,7 @@ struct ha_container {
     enum ha_state state;
     int8_t job;               /* enum ha_job_kind under way; -1 none */
     bool exists;              /* observed: there is something on the host */
+    bool complete;            /* observed: and it was made to the end */
     bool failing;             /* ACTING, RESTARTING: a job failed; an INSPECT finds out what is left */
     bool exit_pending;        /* the process ended during a job */
     int64_t found_generation; /* FOUND: what the runtime says it made; 0 unknown */

@@ -494,6 +494,16 @@ static void next_job(struct ha_core *core, struct ha_container *c)
     ha_fx_job(core, c, kind, kind == HA_JOB_REMOVE ? NULL : &c->r.intent.spec, c->r.intent.generation);
 }
 
+/* Half of a replacement is done: recorded before the other half. */
+static void old_is_gone(struct ha_core *core, struct ha_container *c)
+{
+    c->r.finish_wall_ns = 0;
+    c->r.intent.step = 1;
+    c->intent_seq = core->write_seq;
+    ha_fx_container(core, c);
+    ha_move(core, c, HA_S_INTENT);
+}
+
 void ha_command_act(struct ha_core *core, struct ha_container *c, bool other_process)
 {
     Harpoon__V1__ContainerSpec *applied = NULL, *wanted = NULL;
@@ -510,6 +520,7 @@ void ha_command_act(struct ha_core *core, struct ha_container *c, bool other_pro
                                .applied_serial = c->r.restart_serial,
                                .wanted_serial = i->restart_serial,
                                .exists = c->exists,
+                               .complete = c->complete,
                                .running = c->r.pid > 0,
                                .ended = c->r.pid == 0 && c->r.finish_wall_ns > 0,
                                .retry = c->r.outcome == FAILED,
@@ -520,7 +531,12 @@ void ha_command_act(struct ha_core *core, struct ha_container *c, bool other_pro
         harpoon__v1__container_spec__free_unpacked(wanted, NULL);
     if (applied)
         harpoon__v1__container_spec__free_unpacked(applied, NULL);
-    if (!core->out_of_memory)
+    if (core->out_of_memory)
+        return;
+    /* The old one is gone already. That must be known before a new one is made, or a crash would take the new one for the old one. */
+    if (!fresh && c->plan.jobs[0] == HA_JOB_CREATE && c->plan.count)
+        old_is_gone(core, c);
+    else
         next_job(core, c);
 }
 
@@ -565,18 +581,13 @@ void ha_command_job_done(struct ha_core *core, struct ha_container *c, const str
     if (job->kind == HA_JOB_RESIZE) {
         resized(core, c);
     } else if (job->kind == HA_JOB_REMOVE) {
-        c->exists = false;
+        c->exists = c->complete = false;
         c->r.pid = c->r.pid_start_ticks = 0;
     } else {
         ha_container_observe(core, c, &job->result);
     }
-    if (job->kind == HA_JOB_REMOVE && c->plan.replacing) {
-        c->r.finish_wall_ns = 0;
-        c->r.intent.step = 1;
-        c->intent_seq = core->write_seq;
-        ha_fx_container(core, c);
-        ha_move(core, c, HA_S_INTENT);
-        return;
-    }
-    next_job(core, c);
+    if (job->kind == HA_JOB_REMOVE && c->plan.replacing)
+        old_is_gone(core, c);
+    else
+        next_job(core, c);
 }

@@ -197,6 +197,7 @@ bool ha_container_apply_spec(struct ha_core *core, struct ha_container *c)
 void ha_container_observe(struct ha_core *core, struct ha_container *c, const struct ha_rt_state *s)
 {
     c->exists = s->exists || s->running;
+    c->complete = c->exists && (s->complete || s->running);
     c->r.pid = s->running ? s->pid : 0;
     c->r.pid_start_ticks = s->running ? s->pid_start_ticks : 0;
     if (s->address[0])

@@ -71,12 +71,14 @@ static void plan_replace(struct ha_plan *p, const struct ha_plan_input *in)
 /* Nothing was applied before, yet something may be there: what a create left behind that was cut off, or finished unnoticed. */
 static void plan_create(struct ha_plan *p, const struct ha_plan_input *in)
 {
-    if (!in->exists || (!in->running && !in->ended)) {
+    if (!in->exists || (!in->complete && !in->running && !in->ended)) {
         plan_replace(p, in);
         return;
     }
     if (in->running && !ha_spec_wants_run(in->wanted))
         add(p, HA_JOB_STOP);
+    else if (!in->running && !in->ended && ha_spec_wants_run(in->wanted))
+        add(p, HA_JOB_START);
 }
 
 static void plan_in_place(struct ha_plan *p, const struct ha_plan_input *in)

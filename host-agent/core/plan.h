@@ -24,6 +24,7 @@ struct ha_plan_input {
     const Harpoon__V1__ContainerSpec *wanted; /* NULL in REMOVE */
     int64_t applied_serial, wanted_serial;    /* restart_serial */
     bool exists, running;                     /* observed */
+    bool complete;                            /* what exists was made to the end */
     bool ended;                               /* it ran once and ended */
     bool retry;                               /* the change before this one failed */
     bool other_process; /* what runs is not what the journal last saw: a restart happened already */

@@ -111,10 +111,12 @@ static void exit_now(struct ha_core *core, struct ha_container *c, const struct 
     ha_report_observation(core, c, s->oom_killed ? "oom_killed" : "exited");
 }
 
-/* True: the event speaks of another process than the one that we know. */
-static bool other_process(const struct ha_container *c, const struct ha_rt_state *s)
+/* The event speaks of the process that we know to be running, as far as it says. */
+static bool same_process(const struct ha_container *c, const struct ha_rt_state *s)
 {
-    return s->pid > 0 && c->r.pid > 0 && (s->pid != c->r.pid || s->pid_start_ticks != c->r.pid_start_ticks);
+    if (c->r.pid == 0)
+        return false;
+    return s->pid == 0 || (s->pid == c->r.pid && s->pid_start_ticks == c->r.pid_start_ticks);
 }
 
 static void keep_exit(struct ha_core *core, struct ha_container *c, const struct ha_rt_state *s)
@@ -133,7 +135,7 @@ void ha_process_exited(struct ha_core *core, struct ha_container *c, const struc
 {
     switch (c->state) {
     case HA_S_RUNNING:
-        if (other_process(c, s))
+        if (!same_process(c, s))
             return;
         if (c->job >= 0)
             keep_exit(core, c, s);
@@ -141,7 +143,7 @@ void ha_process_exited(struct ha_core *core, struct ha_container *c, const struc
             exit_now(core, c, s);
         return;
     case HA_S_INTENT: /* the plan is made later, from what is observed then */
-        if (!other_process(c, s))
+        if (same_process(c, s))
             note_exit(core, c, s);
         return;
     case HA_S_QUARANTINED:
@@ -153,7 +155,8 @@ void ha_process_exited(struct ha_core *core, struct ha_container *c, const struc
     case HA_S_INSPECTING:
     case HA_S_ACTING:
     case HA_S_RESTARTING:
-        if (c->job != HA_JOB_STOP && c->job != HA_JOB_REMOVE && c->job != HA_JOB_RESTART)
+        /* Perhaps of a process that the job has just started, and that we do not know yet. */
+        if (s->pid > 0 || (c->job != HA_JOB_STOP && c->job != HA_JOB_REMOVE && c->job != HA_JOB_RESTART))
             keep_exit(core, c, s);
         return;
     default:
@@ -171,9 +174,9 @@ void ha_process_late_exit(struct ha_core *core, struct ha_container *c)
     free(c->exit);
     c->exit = NULL;
     c->exit_pending = false;
-    if (c->state == HA_S_RUNNING && !other_process(c, &s))
+    if (c->state == HA_S_RUNNING && same_process(c, &s))
         exit_now(core, c, &s);
-    else if (c->state == HA_S_INTENT && !other_process(c, &s))
+    else if (c->state == HA_S_INTENT && same_process(c, &s))
         note_exit(core, c, &s);
 }
 
@@ -226,8 +229,8 @@ void ha_process_inspected(struct ha_core *core, struct ha_container *c, const st
         c->r.state = c->r.pid > 0 ? STATE(RUNNING) : STATE(STOPPED);
         ha_move(core, c, HA_S_QUARANTINED);
     } else if (c->r.intent.generation > 0) {
-        bool restarted = c->r.pid > 0 && pid > 0 && (pid != c->r.pid || ticks != c->r.pid_start_ticks);
-        ha_command_act(core, c, restarted);
+        /* Whatever runs, and is not what ran when the intent was recorded, was started by it. */
+        ha_command_act(core, c, c->r.pid > 0 && (pid != c->r.pid || ticks != c->r.pid_start_ticks));
     } else {
         resume(core, c, pid, ticks);
     }

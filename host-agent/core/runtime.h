@@ -21,8 +21,11 @@ enum ha_job_kind {
 
 /* What the runtime knows of one container. Strings are owned by the result. */
 struct ha_rt_state {
-    bool exists;
+    bool exists; /* anything of it is on the host */
+    bool
+        complete; /* the CREATE that made it went through to its end (recorded on disk as its last act); false: what a cut-off CREATE left behind */
     bool running;
+    int64_t generation;      /* of the CREATE that made it; 0 unknown */
     int64_t pid;             /* 0 when not running */
     int64_t pid_start_ticks; /* field 22 of /proc/pid/stat */
     int32_t exit_code;       /* 128 + n for signal n; -1 unknown */
