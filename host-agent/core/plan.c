@@ -84,7 +84,8 @@ static void plan_create(struct ha_plan *p, const struct ha_plan_input *in)
 static void plan_in_place(struct ha_plan *p, const struct ha_plan_input *in)
 {
     bool want = ha_spec_wants_run(in->wanted);
-    bool resize = !ha_spec_same_resources(in->applied, in->wanted);
+    /* After a failure nobody knows which limits are in force. */
+    bool resize = in->retry || !ha_spec_same_resources(in->applied, in->wanted);
     bool serial = in->wanted_serial > in->applied_serial;
     if (in->running) {
         if (resize && want) /* one that is about to stop gets its limits at the next start */
