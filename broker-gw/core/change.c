@@ -200,6 +200,14 @@ static const struct kind *find_kind(Harpoon__Internal__V1__Request__PayloadCase 
     return NULL;
 }
 
+Harpoon__Internal__V1__Request__PayloadCase gw_payload_case(const ProtobufCMessageDescriptor *request)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (kinds[i].descriptor == request)
+            return kinds[i].payload_case;
+    return HARPOON__INTERNAL__V1__REQUEST__PAYLOAD__NOT_SET;
+}
+
 /* ---- Fields that most requests have, by name ---- */
 
 static void *field_of(const ProtobufCMessage *m, const char *name)

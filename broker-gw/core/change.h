@@ -42,6 +42,8 @@ struct gw_prepared {
 int gw_prepare(const struct gw_regions *regions, const struct gw_principal *who,
                Harpoon__Internal__V1__Request__PayloadCase kind, const ProtobufCMessage *payload, int64_t wall_ns,
                struct hp_rng *rng, struct gw_prepared *ret, Google__Rpc__Status **ret_status) HP_MUST_CHECK;
+/* The payload's case for a public request; NOT_SET when it is no change. */
+Harpoon__Internal__V1__Request__PayloadCase gw_payload_case(const ProtobufCMessageDescriptor *request);
 void gw_prepared_done(struct gw_prepared *p);
 
 /* The operation in stage ACCEPTED, for when no verdict has come in time; NULL when out of memory. Free with hp_unpacked_free. */

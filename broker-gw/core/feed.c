@@ -60,6 +60,15 @@ bool gw_feed_head(struct gw_feed *f, int64_t sequence)
     return first || far;
 }
 
+void gw_feed_give_up(struct gw_feed *f)
+{
+    assert(f->state == GW_FEED_BEHIND);
+    clear(f);
+    f->last = f->known;
+    f->jumps++;
+    settle(f);
+}
+
 static void append(struct gw_feed *f, Harpoon__V1__Event *event, size_t bytes)
 {
     while (f->count > 0 && (f->count == f->count_max || f->bytes + bytes > f->bytes_max))

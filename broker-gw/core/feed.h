@@ -48,6 +48,9 @@ enum gw_feed_outcome gw_feed_filled(struct gw_feed *f, Harpoon__V1__Event *event
 /* The range to read from the record; false unless BEHIND. */
 bool gw_feed_missing(const struct gw_feed *f, int64_t *ret_after, int64_t *ret_to);
 
+/* The record does not hold what is missing (its retention has passed it): goes on at what is known. As a jump. */
+void gw_feed_give_up(struct gw_feed *f);
+
 /* Oldest sequence in the ring; last + 1 when it is empty. */
 int64_t gw_feed_first(const struct gw_feed *f);
 /* NULL unless gw_feed_first <= sequence <= last. Valid until the next change of the feed. */

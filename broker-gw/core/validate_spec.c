@@ -147,10 +147,13 @@ static void check_env(struct gw_check *c, const char *field, const Harpoon__V1__
         bool valid = is_word(*name) && !(*name >= '0' && *name <= '9');
         for (const char *p = name; valid && *p; p++)
             valid = is_word(*p);
-        join_index(path, field, "env", i);
+        char element[GW_FIELD_MAX];
+        join_index(element, field, "env", i);
+        join(path, element, "name");
         if (!valid)
-            gw_violation(c, path, "name \"%.64s\" is not of the form [A-Za-z_][A-Za-z0-9_]*", name);
+            gw_violation(c, path, "\"%.64s\" is not of the form [A-Za-z_][A-Za-z0-9_]*", name);
         gw_check_length(c, path, name, 1, GW_ENV_NAME_BYTES_MAX);
+        join(path, element, "value");
         gw_check_length(c, path, spec->env[i]->value, 0, GW_ENV_VALUE_BYTES_MAX);
     }
 }
@@ -218,17 +221,20 @@ void gw_validate_runtime(struct gw_check *c, const char *field, const Harpoon__V
 
 static void check_port(struct gw_check *c, const char *field, const Harpoon__V1__NetworkSpec *n, size_t i)
 {
-    char path[GW_FIELD_MAX];
+    char path[GW_FIELD_MAX], part[GW_FIELD_MAX];
     const Harpoon__V1__PortMapping *port = n->ports[i];
     join_index(path, field, "network.ports", i);
     check_field_range(c, path, "container_port", port->container_port, 1, 65535);
     check_field_range(c, path, "host_port", port->host_port, 1, 65535);
-    if (*port->protocol && strcmp(port->protocol, "tcp") != 0 && strcmp(port->protocol, "udp") != 0)
-        gw_violation(c, path, "protocol \"%.16s\" is not tcp or udp", port->protocol);
+    if (*port->protocol && strcmp(port->protocol, "tcp") != 0 && strcmp(port->protocol, "udp") != 0) {
+        join(part, path, "protocol");
+        gw_violation(c, part, "\"%.16s\" is not tcp or udp", port->protocol);
+    }
+    join(part, path, "host_port");
     bool udp = strcmp(port->protocol, "udp") == 0;
     for (size_t j = 0; j < i; j++)
         if (n->ports[j]->host_port == port->host_port && (strcmp(n->ports[j]->protocol, "udp") == 0) == udp)
-            gw_violation(c, path, "host_port %d is published twice", port->host_port);
+            gw_violation(c, part, "%d is published twice", port->host_port);
 }
 
 static void check_network(struct gw_check *c, const char *field, const Harpoon__V1__NetworkSpec *n)
@@ -264,8 +270,11 @@ static void check_health(struct gw_check *c, const char *field, const Harpoon__V
     join(path, field, "health_check");
     if (h->probe_case == HARPOON__V1__HEALTH_CHECK__PROBE_EXEC) {
         check_strings(c, path, "exec.command", h->exec->command, h->exec->n_command);
-        if (h->exec->n_command == 0)
-            gw_violation(c, path, "exec.command must have at least one element");
+        if (h->exec->n_command == 0) {
+            char command[GW_FIELD_MAX];
+            join(command, path, "exec.command");
+            gw_violation(c, command, "must have at least one element");
+        }
     } else if (h->probe_case == HARPOON__V1__HEALTH_CHECK__PROBE_TCP) {
         check_field_range(c, path, "tcp.port", h->tcp->port, 1, 65535);
     } else {
@@ -311,13 +320,14 @@ static void check_volumes(struct gw_check *c, const char *field, const Harpoon__
     for (size_t i = 0; i < spec->n_volumes; i++) {
         const Harpoon__V1__VolumeMount *v = spec->volumes[i];
         join_index(path, field, "volumes", i);
+        join(part, path, "volume");
         if (!hp_segment_valid(v->volume))
-            gw_violation(c, path, "volume \"%.64s\" is not of the form [a-z]([-a-z0-9]{0,61}[a-z0-9])?", v->volume);
+            gw_violation(c, part, "\"%.64s\" is not of the form [a-z]([-a-z0-9]{0,61}[a-z0-9])?", v->volume);
         join(part, path, "path");
         check_path(c, part, v->path, false);
         for (size_t j = 0; j < i; j++)
             if (strcmp(spec->volumes[j]->path, v->path) == 0)
-                gw_violation(c, path, "path \"%.64s\" is used twice", v->path);
+                gw_violation(c, part, "\"%.64s\" is used twice", v->path);
     }
 }
 

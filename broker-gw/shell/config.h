@@ -1,0 +1,27 @@
+/* config.h — the gateway's configuration and its tokens file. */
+#ifndef GW_CONFIG_H
+#define GW_CONFIG_H
+
+#include "core/auth.h"
+#include "io/config.h"
+
+struct gw_config {
+    char *name;                                                   /* of this gateway, in queue and connection names */
+    char **regions;                                               /* served */
+    char *grpc_listen, *h2c_listen, *http_listen, *allow_origins; /* NULL: not */
+    int64_t verdict_timeout_ms;
+    char *tokens_file;
+    char *broker_url, *broker_ca, *broker_cert, *broker_key;
+    char *tls_ca, *tls_cert, *tls_key;
+    char *db_socket, *db_host, *db_user, *db_password, *db_name;
+    int64_t db_port, db_connections;
+};
+
+extern const struct hp_config_key gw_config_keys[];
+/* Cross-checks, for struct hp_daemon_spec. Reads the tokens file too. */
+int gw_config_check(const void *config, struct hp_error *e);
+
+/* Reads an INI file of [token NAME] sections with sha256, projects and role. Errors name the file, the line and the token. `ps` is initialised. */
+int gw_tokens_load(const char *file, struct gw_principals *ps, struct hp_error *e) HP_MUST_CHECK;
+
+#endif

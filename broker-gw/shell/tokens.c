@@ -1,0 +1,101 @@
+/* The tokens file. */
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shell/config.h"
+
+enum { FIELD_BYTES_MAX = 8192 };
+
+/* The section under way; it is added when the next one begins. */
+struct reading {
+    struct gw_principals *principals;
+    const char *file;
+    char name[128];                 /* "" before the first section */
+    char *sha256, *projects, *role; /* heap */
+    int result;
+    struct hp_error *e;
+};
+
+static void clear(struct reading *r)
+{
+    free(r->sha256);
+    free(r->projects);
+    free(r->role);
+    r->sha256 = r->projects = r->role = NULL;
+}
+
+static int finish_section(struct reading *r)
+{
+    if (!*r->name)
+        return 0;
+    int rc;
+    if (!r->sha256 || !r->projects || !r->role)
+        rc = hp_fail(r->e, HP_EINVAL, "[token %s]: %s is missing", r->name,
+                     !r->sha256     ? "sha256"
+                     : !r->projects ? "projects"
+                                    : "role");
+    else
+        rc = gw_principals_add(r->principals, r->name, r->sha256, r->role, r->projects, r->e);
+    clear(r);
+    r->name[0] = '\0';
+    return rc;
+}
+
+static int begin_section(struct reading *r, const char *section)
+{
+    int rc = finish_section(r);
+    if (rc < 0)
+        return rc;
+    const char *name = section + (strncmp(section, "token ", 6) == 0 ? 6 : 0);
+    name += strspn(name, " \t");
+    if (name == section || !*name || strlen(name) >= sizeof r->name)
+        return hp_fail(r->e, HP_EINVAL, "section [%s] is not [token NAME]", section);
+    snprintf(r->name, sizeof r->name, "%s", name);
+    return 0;
+}
+
+static int set_field(struct reading *r, const char *key, const char *value)
+{
+    char **field = strcmp(key, "sha256") == 0     ? &r->sha256
+                   : strcmp(key, "projects") == 0 ? &r->projects
+                   : strcmp(key, "role") == 0     ? &r->role
+                                                  : NULL;
+    if (!field)
+        return hp_fail(r->e, HP_EINVAL, "[token %s]: unknown key \"%s\"", r->name, key);
+    if (*field)
+        return hp_fail(r->e, HP_EINVAL, "[token %s]: %s is there twice", r->name, key);
+    *field = strndup(value, FIELD_BYTES_MAX);
+    return *field ? 0 : hp_fail(r->e, HP_ENOMEM, "[token %s]", r->name);
+}
+
+/* inih's callback: 1 goes on, 0 stops at this line. */
+static int on_entry(void *user, const char *section, const char *key, const char *value)
+{
+    struct reading *r = user;
+    const char *current = *r->name ? r->name : NULL;
+    bool same =
+        current && strncmp(section, "token ", 6) == 0 && strcmp(section + 6 + strspn(section + 6, " \t"), current) == 0;
+    if (r->result == 0 && !same)
+        r->result = begin_section(r, section);
+    if (r->result == 0)
+        r->result = set_field(r, key, value);
+    return r->result == 0;
+}
+
+int gw_tokens_load(const char *file, struct gw_principals *ps, struct hp_error *e)
+{
+    struct reading r = {.principals = ps, .file = file, .e = e};
+    int line = ini_parse(file, on_entry, &r);
+    if (line == 0 && r.result == 0)
+        r.result = finish_section(&r);
+    clear(&r);
+    if (line == -1)
+        return hp_fail(e, HP_EIO, "%s: cannot be read", file);
+    if (line > 0 && r.result == 0)
+        r.result = hp_fail(e, HP_EINVAL, "%s:%d: not a section, a comment, or key = value", file, line);
+    else if (r.result < 0)
+        r.result = line > 0 ? hp_wrap(e, "%s:%d", file, line) : hp_wrap(e, "%s", file);
+    return r.result;
+}
