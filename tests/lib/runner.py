@@ -22,7 +22,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-from paths import JS, STACK, TOP  # noqa: E402
+from paths import JS, TOP  # noqa: E402
 
 SUITES = ["lint", "unit", "sim", "io", "e2e", "chaos", "fuzz", "console"]
 JOBS = os.cpu_count() or 2
@@ -191,19 +191,9 @@ def sim(tally, _args):
 
 
 def io(tally, _args):
-    if not build(tally, "build-asan"):
-        return
-    state = tempfile.mkdtemp(prefix="hp-io-", dir="/var/tmp")
-    try:
-        done = run([STACK, "--state", state, "up", "--no-daemons"])
-        if done.returncode != 0:
-            tally.bad("stack for io", done.stdout)
-            return
-        env = dict(re.findall(r"^export (\w+)='?([^'\n]*)'?$", run([STACK, "--state", state, "env"]).stdout, re.M))
-        if not meson_tests(tally, "build-asan", "io", env={**env, "HARPOON_STACK": STACK}, timeout_multiplier=3):
-            tally.skip("io", "there are no io tests yet")
-    finally:
-        run([STACK, "--state", state, "down"])
+    """Each program starts the private servers that it needs: tests/lib/servers."""
+    if build(tally, "build-asan") and not meson_tests(tally, "build-asan", "io", timeout_multiplier=3):
+        tally.skip("io", "there are no io tests yet")
 
 
 def python_tests(tally, files, word):
