@@ -1,0 +1,236 @@
+"""From a client's call to a running container, beside the same bundle run by the bare runtime in the same run.
+
+    --count N      containers of each leg (100)
+    --no-bridge    leave out the second leg, with the bridge network
+
+One container at a time: create, wait for its success in the event stream, run the same bundle with the bare runtime, delete both. `accept` is from sending the request to the gateway's word that it is durable (bulk
+method, which answers on acceptance); `running` is from sending the request to the arrival of the operation's success at the client: it includes the acceptance. `bare` is from starting the runtime's program (`run -d`)
+to its end. In the second leg, `cni` is what the same plugins take when called one after the other as the agent does, without anything else.
+"""
+import argparse
+import glob
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+
+from api import container_pb2, event_service_pb2, operation_pb2
+from harness import Stack, image
+
+BRIDGE, NONE = container_pb2.NETWORK_MODE_BRIDGE, container_pb2.NETWORK_MODE_NONE
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 2)
+
+
+class Submitter:
+    """A bulk stream that stays open; each request's acceptance comes back with the time of its arrival."""
+
+    def __init__(self, client):
+        self.requests, self.answers = queue.Queue(), queue.Queue()
+        self.stream = client.events.Submit(iter(self.requests.get, None), metadata=client.metadata)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for answer in self.stream:
+            self.answers.put((time.monotonic(), answer))
+
+    def submit(self, request):
+        """(time sent, time accepted, operation)."""
+        sent = time.monotonic()
+        self.requests.put(request)
+        accepted, answer = self.answers.get(timeout=30)
+        if answer.status.code != 0:
+            raise AssertionError(answer.status)
+        return sent, accepted, answer.operation
+
+
+class Ends:
+    """Times at which operations' ends arrive through one watch."""
+
+    def __init__(self, client):
+        self.arrived, self.condition = {}, threading.Condition()
+        self.stream = client.watch(timeout=3600, filter=event_service_pb2.EventFilter(types=["harpoon.operation.*"]), heartbeat_ms=500)
+        next(iter(self.stream))  # a heartbeat: the watch is in force
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for answer in self.stream:
+            stage = answer.event.operation_data.stage
+            if stage >= operation_pb2.STAGE_SUCCEEDED:
+                with self.condition:
+                    self.arrived[answer.event.operation] = (time.monotonic(), stage, answer.event.message)
+                    self.condition.notify_all()
+
+    def wait(self, operation):
+        with self.condition:
+            if not self.condition.wait_for(lambda: operation in self.arrived, 60):
+                raise AssertionError(f"{operation} did not end within 60 s")
+            at, stage, message = self.arrived[operation]
+        if stage != operation_pb2.STAGE_SUCCEEDED:
+            raise AssertionError(f"{operation} ended as {operation_pb2.Stage.Name(stage)}: {message}")
+        return at
+
+
+class Bare:
+    """The bundle of a running container, run by the bare runtime under other names. In a mount namespace of its own without the empty cgroup v2 hierarchy where the runtime refuses that one (crun on
+    hybrid machines)."""
+
+    def __init__(self, stack, container, runtime):
+        bundles = [p for p in glob.glob(os.path.join(stack.directory, "**/config.json"), recursive=True) if container.uid in p]
+        if not bundles:
+            raise AssertionError(f"no bundle of {container.uid} below {stack.directory}")
+        with open(bundles[0]) as f:
+            self.config = json.load(f)
+        self.root_fs = self.config["root"]["path"]
+        if not os.path.isabs(self.root_fs):
+            self.root_fs = os.path.join(os.path.dirname(bundles[0]), self.root_fs)
+        self.runtime = shutil.which(runtime.split()[0], path="/usr/sbin:/usr/bin:/usr/local/bin")
+        self.directory = tempfile.mkdtemp(prefix="hp-bare-")
+        self.parent = f"/harpoon-bare-{os.getpid()}"
+        worker = "import json,subprocess,sys,time\n" \
+                 "for line in sys.stdin:\n" \
+                 "    argv = json.loads(line); a = time.monotonic()\n" \
+                 "    r = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)\n" \
+                 "    print(json.dumps([time.monotonic() - a, r.returncode, r.stderr]), flush=True)\n"
+        inner = ["/usr/bin/python3", "-c", worker]
+        if "crun" in runtime and os.path.ismount("/sys/fs/cgroup/unified"):
+            inner = ["unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified && exec "$@"', "sh", *inner]
+        self.worker = subprocess.Popen(inner, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def command(self, *argv):
+        self.worker.stdin.write(json.dumps([self.runtime, "--root", os.path.join(self.directory, "root"), *argv]) + "\n")
+        self.worker.stdin.flush()
+        seconds, code, error = json.loads(self.worker.stdout.readline())
+        if code != 0:
+            raise AssertionError(f"{self.runtime} {argv}: {error}")
+        return seconds
+
+    def run(self, number):
+        """Seconds that `run -d` takes."""
+        name = f"bare-{number}"
+        bundle = os.path.join(self.directory, name)
+        os.makedirs(bundle)
+        config = json.loads(json.dumps(self.config))
+        config["root"]["path"] = self.root_fs
+        config["linux"]["cgroupsPath"] = f"{self.parent}/{name}"
+        for namespace in config["linux"]["namespaces"]:
+            namespace.pop("path", None)
+        config.pop("hooks", None)
+        config["process"]["terminal"] = False
+        with open(os.path.join(bundle, "config.json"), "w") as f:
+            json.dump(config, f)
+        seconds = self.command("run", "-d", "--bundle", bundle, name)
+        self.command("delete", "-f", name)
+        shutil.rmtree(bundle)
+        return seconds
+
+    def close(self):
+        self.worker.stdin.close()
+        self.worker.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        for root in glob.glob("/sys/fs/cgroup/*") + ["/sys/fs/cgroup"]:
+            if os.path.isdir(root + self.parent):
+                os.rmdir(root + self.parent)
+
+
+def leg(stack, client, count, network, result, prefix=""):
+    """Measures one leg and puts its figures into result."""
+    submitter, ends = Submitter(client), Ends(client)
+    name = "bench-" + uuid.uuid4().hex[:6]
+    client.succeeded(client.create(name, image(), network=network))
+    model = client.get(name)
+    runtime = client.list_hosts()[0].facts.runtime
+    bare = Bare(stack, model, runtime)
+    accept, running, alone = [], [], []
+    try:
+        for i in range(count + 5):  # five to warm up
+            one = f"{name}-{i}"
+            request = event_service_pb2.SubmitRequest(correlation=i, create=client.create_request(one, image(), request_id=str(uuid.uuid4()), network=network))
+            sent, accepted, operation = submitter.submit(request)
+            arrived = ends.wait(operation)
+            seconds = bare.run(i)
+            client.succeeded(client.delete(one))
+            if i >= 5:
+                accept.append(accepted - sent)
+                running.append(arrived - sent)
+                alone.append(seconds)
+    finally:
+        bare.close()
+        client.succeeded(client.delete(name))
+    for what, values in (("accept", accept), ("running", running), ("bare", alone)):
+        result[f"{prefix}{what}_p50_ms"], result[f"{prefix}{what}_p99_ms"] = percentile(values, 0.5), percentile(values, 0.99)
+    result["bare_runtime"] = runtime
+    say(f"{prefix or 'network none: '}accept {result[prefix + 'accept_p50_ms']} ms, running {result[prefix + 'running_p50_ms']} ms, bare {result[prefix + 'bare_p50_ms']} ms (p50)")
+
+
+def cni_alone(stack, count):
+    """Seconds that the plugins take for ADD, called one after the other with the chain that the agent uses."""
+    with open(os.path.join(stack.directory, "conf/r1-h1.ini")) as f:
+        bridge = next(line.split("=")[1].strip() for line in f if line.startswith("bridge"))
+    work = tempfile.mkdtemp(prefix="hp-cni-")
+    values = []
+    subnet = json.load(open(os.path.join(stack.directory, "stack.json")))["subnets"]["r1-h1"]
+    base, gateway = subnet.split("/")[0].rsplit(".", 1)[0], ".1"
+    chain = [{"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True, "hairpinMode": True,
+              "ipam": {"type": "host-local", "dataDir": os.path.join(work, "ipam"),
+                       "ranges": [[{"subnet": subnet, "rangeStart": base.rsplit(".", 1)[0] + f".{int(base.rsplit('.', 1)[1]) + 3}.2", "gateway": base + gateway}]],
+                       "routes": [{"dst": "0.0.0.0/0"}]}},
+             {"type": "portmap", "capabilities": {"portMappings": True}}]
+    for i in range(count + 3):
+        name = f"hpbench{os.getpid()}-{i}"
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        env = {"CNI_CONTAINERID": name, "CNI_NETNS": f"/run/netns/{name}", "CNI_IFNAME": "eth0", "CNI_PATH": "/usr/lib/cni", "PATH": os.environ["PATH"]}
+        try:
+            previous, began = None, time.monotonic()
+            for plugin in chain:
+                config = {"cniVersion": "0.4.0", "name": "bench", **plugin, **({"prevResult": previous} if previous else {})}
+                done = subprocess.run([f"/usr/lib/cni/{plugin['type']}"], input=json.dumps(config), env={**env, "CNI_COMMAND": "ADD"}, capture_output=True, text=True,
+                                      check=False)
+                if done.returncode != 0:
+                    raise AssertionError(f"{plugin['type']}: {done.stdout}")
+                previous = json.loads(done.stdout)
+            if i >= 3:
+                values.append(time.monotonic() - began)
+        finally:
+            for plugin in reversed(chain):
+                config = {"cniVersion": "0.4.0", "name": "bench", **plugin, **({"prevResult": previous} if previous else {})}
+                subprocess.run([f"/usr/lib/cni/{plugin['type']}"], input=json.dumps(config), env={**env, "CNI_COMMAND": "DEL"}, capture_output=True, text=True, check=False)
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+    shutil.rmtree(work)
+    return values
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(prog="create-latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--no-bridge", action="store_true")
+    args = parser.parse_args(argv)
+    stack, result = Stack(hosts=1), {}
+    try:
+        say("starting a stack")
+        stack.up()
+        client = stack.client()
+        stack.hosts_ready(client, 1)
+        leg(stack, client, args.count, NONE, result)
+        if not args.no_bridge:
+            leg(stack, client, args.count, BRIDGE, result, "bridge_")
+            values = cni_alone(stack, args.count)
+            result["bridge_cni_p50_ms"], result["bridge_cni_p99_ms"] = percentile(values, 0.5), percentile(values, 0.99)
+        result["count"] = args.count
+    finally:
+        stack.down()
+    print(json.dumps(result))
+    return 0
