@@ -2,6 +2,7 @@
 import http.client
 import json
 import socket
+import ssl
 
 from harness import StackTest, image
 from harpoon.v1 import container_service_pb2 as cs
@@ -84,6 +85,7 @@ class BadInputHttpTest(StackTest):
         super().setUpClass()
         cls.before = cls.stack.pids()
         cls.address = cls.stack.env["HARPOON_HTTP"].split("://")[1]
+        cls.tls = ssl.create_default_context(cafile=cls.stack.env["HARPOON_CA"])
 
     def tearDown(self):
         self.assertEqual(self.post(LIST, json.dumps({"parent": PARENT}).encode())[0], 200, "the gateway still serves")
@@ -98,13 +100,13 @@ class BadInputHttpTest(StackTest):
         """(status, Connect code) of one request; (0, None) when the server hung up."""
         headers = {"Content-Type": "application/json", "Authorization": "Bearer " + self.stack.env["HARPOON_TOKEN"]}
         headers.update(change)
-        connection = http.client.HTTPConnection(self.address, timeout=10)
+        connection = http.client.HTTPSConnection(self.address, timeout=10, context=self.tls)
         self.addCleanup(connection.close)
         try:
             connection.request(method, path, body, {k: v for k, v in headers.items() if v is not None})
             answer = connection.getresponse()
             text = answer.read()
-        except (ConnectionError, http.client.HTTPException):
+        except (ConnectionError, ssl.SSLError, http.client.HTTPException):
             return 0, None
         try:
             return answer.status, json.loads(text).get("code")
@@ -114,7 +116,7 @@ class BadInputHttpTest(StackTest):
     def raw(self, data, seconds=5):
         """What the server answers to bytes, until it hangs up or time is up."""
         host, port = self.address.rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=seconds) as s:
+        with self.tls.wrap_socket(socket.create_connection((host, int(port)), timeout=seconds), server_hostname="localhost") as s:
             got = b""
             try:
                 s.sendall(data)
@@ -123,7 +125,7 @@ class BadInputHttpTest(StackTest):
                     if not part:
                         break
                     got += part
-            except (ConnectionError, TimeoutError):
+            except (ConnectionError, TimeoutError, ssl.SSLError):
                 pass
             return got
 
