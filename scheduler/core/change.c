@@ -1,0 +1,451 @@
+/* change.c — changes of a container (resize, update, start, stop, restart) and their queue.
+ *
+ * Changes of one container are done one after another, in the order of acceptance. What the owner sees is the state with all accepted changes;
+ * `confirmed` is the state without those that are under way or wait. The host is sent the confirmed state with the first change of the
+ * queue. When that succeeds it becomes confirmed; when it fails it is taken out and what is asked for is made anew from the others, so that each operation
+ * stands for its own change only. A delete does not wait: it overtakes the queue. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/state.h"
+
+/* ---- Checks ---- */
+
+static const char *etag_of(const Harpoon__Internal__V1__Request *q)
+{
+    switch (q->payload_case) {
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESIZE:
+        return q->resize->etag;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE:
+        return q->update->etag;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START:
+        return q->start->etag;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_STOP:
+        return q->stop->etag;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART:
+        return q->restart->etag;
+    default:
+        return "";
+    }
+}
+
+static Google__Rpc__Status *precondition(const struct sc_container *c, const char *reason, const char *text)
+{
+    Google__Rpc__Status *s =
+        hp_status_new(HP_CODE_FAILED_PRECONDITION, reason, "container \"%s\" %s", c->pb->name, text);
+    return hp_status_add_precondition(s, reason, c->pb->name, text);
+}
+
+static Google__Rpc__Status *check_state(const struct sc_container *c, const char *name, const char *etag)
+{
+    if (!c)
+        return hp_status_add_metadata(
+            hp_status_new(HP_CODE_NOT_FOUND, "CONTAINER_NOT_FOUND", "container \"%s\" does not exist", name),
+            "container", name);
+    if (*etag && strcmp(etag, c->pb->etag) != 0)
+        return hp_status_add_metadata(hp_status_new(HP_CODE_ABORTED, "ETAG_MISMATCH",
+                                                    "container \"%s\" was changed: its etag is \"%s\", not \"%s\"",
+                                                    name, c->pb->etag, etag),
+                                      "etag", c->pb->etag);
+    if (c->deleting)
+        return precondition(c, "CONTAINER_DELETING", "is being deleted");
+    if (c->pb->status->state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_LOST)
+        return precondition(c, "CONTAINER_LOST", "was lost with its host: delete it and create it anew");
+    if (c->cleanup || (!c->host && sc_list_empty(&c->queue)))
+        return precondition(c, "CONTAINER_NOT_MADE", "could not be made: delete it and create it anew");
+    size_t waiting = 0;
+    for (struct sc_list *l = c->queue.next; l != &c->queue; l = l->next)
+        waiting++;
+    if (waiting >= SC_QUEUE_MAX)
+        return hp_status_add_retry(hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "CONTAINER_BUSY",
+                                                 "%zu operations wait on container \"%s\" already", waiting, name),
+                                   1000);
+    return NULL;
+}
+
+static int64_t grown(int64_t wanted, int64_t claimed)
+{
+    return wanted > claimed ? wanted - claimed : 0;
+}
+
+/* Growth must fit both the host and the quota. */
+static Google__Rpc__Status *check_growth(const struct sc_container *c, const struct sc_res *need)
+{
+    struct sc_res more = {grown(need->cpu_millis, c->claim.cpu_millis),
+                          grown(need->memory_bytes, c->claim.memory_bytes),
+                          grown(need->disk_bytes, c->claim.disk_bytes)};
+    Google__Rpc__Status *s = sc_quota_check(c->project, &more, 0);
+    if (s || !c->host)
+        return s;
+    enum sc_filter f = sc_slot_check_room(sc_host_slot(c->host), &more);
+    if (f == SC_FITS)
+        return NULL;
+    return hp_status_add_metadata(hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "HOST_FULL",
+                                                "host \"%s\" has no room for the new size: %s", c->host->name,
+                                                sc_filter_name(f)),
+                                  "filter", sc_filter_name(f));
+}
+
+static Google__Rpc__Status *check_resize(const struct sc_container *c, const Harpoon__V1__ResizeContainerRequest *q)
+{
+    if (!q->resources)
+        return hp_status_add_field(hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD", "resources: is missing"),
+                                   "resources", "is missing");
+    Google__Rpc__Status *s = sc_resources_check(q->resources, false);
+    struct sc_res need = {q->resources->cpu_millis, q->resources->memory_bytes, q->resources->disk_bytes};
+    return s ? s : check_growth(c, &need);
+}
+
+static bool same_placement(const Harpoon__V1__PlacementSpec *a, const Harpoon__V1__PlacementSpec *b)
+{
+    if (!b)
+        return true;
+    Harpoon__V1__PlacementSpec none = HARPOON__V1__PLACEMENT_SPEC__INIT;
+    const Harpoon__V1__PlacementSpec *old = a ? a : &none;
+    if (strcmp(old->host, b->host) || strcmp(old->anti_affinity_group, b->anti_affinity_group) ||
+        old->n_zones != b->n_zones || old->n_host_labels != b->n_host_labels)
+        return false;
+    for (size_t i = 0; i < b->n_zones; i++)
+        if (strcmp(old->zones[i], b->zones[i]) != 0)
+            return false;
+    for (size_t i = 0; i < b->n_host_labels; i++) {
+        bool found = false;
+        for (size_t k = 0; k < old->n_host_labels && !found; k++)
+            found = !strcmp(old->host_labels[k]->key, b->host_labels[i]->key) &&
+                    !strcmp(old->host_labels[k]->value, b->host_labels[i]->value);
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+static Google__Rpc__Status *check_update(const struct sc_container *c, const Harpoon__V1__UpdateContainerRequest *q)
+{
+    if (!q->container || !q->container->spec)
+        return hp_status_add_field(
+            hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD", "container.spec: is missing"), "container.spec",
+            "is missing");
+    const Harpoon__V1__ContainerSpec *spec = q->container->spec;
+    if (!same_placement(c->pb->spec->placement, spec->placement))
+        return hp_status_add_field(hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD",
+                                                 "container.spec.placement: cannot change after the create"),
+                                   "container.spec.placement", "cannot change after the create");
+    if (!spec->resources)
+        return NULL;
+    Google__Rpc__Status *s = sc_resources_check(spec->resources, false);
+    struct sc_res need = sc_spec_res(spec);
+    return s ? s : check_growth(c, &need);
+}
+
+/* ---- Applying a change to a container's labels and spec ---- */
+
+static void apply_resources(struct sc_region *r, Harpoon__V1__ContainerSpec *spec, const Harpoon__V1__Resources *x)
+{
+    if (!spec->resources) {
+        spec->resources = sc_alloc(r, sizeof *spec->resources);
+        if (!spec->resources)
+            return;
+        harpoon__v1__resources__init(spec->resources);
+    }
+    Harpoon__V1__Resources *to = spec->resources;
+    to->cpu_millis = x->cpu_millis ? x->cpu_millis : to->cpu_millis;
+    to->memory_bytes = x->memory_bytes ? x->memory_bytes : to->memory_bytes;
+    to->disk_bytes = x->disk_bytes ? x->disk_bytes : to->disk_bytes;
+    to->pids_max = x->pids_max ? x->pids_max : to->pids_max;
+    to->io_read_bps = x->io_read_bps ? x->io_read_bps : to->io_read_bps;
+    to->io_write_bps = x->io_write_bps ? x->io_write_bps : to->io_write_bps;
+    to->io_read_iops = x->io_read_iops ? x->io_read_iops : to->io_read_iops;
+    to->io_write_iops = x->io_write_iops ? x->io_write_iops : to->io_write_iops;
+}
+
+/* Takes labels and spec from a copy of what was asked for; placement stays, and so do state and size where they are left open. */
+static void apply_update(struct sc_region *r, Harpoon__V1__Container *doc, const Harpoon__V1__Container *asked)
+{
+    Harpoon__V1__Container m = HARPOON__V1__CONTAINER__INIT;
+    m.labels = asked->labels;
+    m.n_labels = asked->n_labels;
+    m.spec = asked->spec;
+    Harpoon__V1__Container *copy = sc_pb_clone(r, &m.base);
+    if (!copy)
+        return;
+    Harpoon__V1__ContainerSpec *spec = copy->spec, *old = doc->spec;
+    if (spec->desired_state == HARPOON__V1__DESIRED_STATE__DESIRED_STATE_UNSPECIFIED)
+        spec->desired_state = old->desired_state;
+    if (spec->placement)
+        harpoon__v1__placement_spec__free_unpacked(spec->placement, NULL);
+    spec->placement = old->placement;
+    old->placement = NULL;
+    if (!spec->resources) {
+        spec->resources = old->resources;
+        old->resources = NULL;
+    } else if (old->resources) {
+        if (!spec->resources->cpu_millis)
+            spec->resources->cpu_millis = old->resources->cpu_millis;
+        if (!spec->resources->memory_bytes)
+            spec->resources->memory_bytes = old->resources->memory_bytes;
+    }
+    copy->spec = old;
+    doc->spec = spec;
+    size_t n = doc->n_labels;
+    Harpoon__V1__Container__LabelsEntry **labels = doc->labels;
+    doc->labels = copy->labels;
+    doc->n_labels = copy->n_labels;
+    copy->labels = labels;
+    copy->n_labels = n;
+    harpoon__v1__container__free_unpacked(copy, NULL);
+}
+
+static void apply_change(struct sc_region *r, Harpoon__V1__Container *doc, int64_t *restart_serial,
+                         const Harpoon__Internal__V1__Request *q, int64_t serial)
+{
+    switch (q->payload_case) {
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESIZE:
+        apply_resources(r, doc->spec, q->resize->resources);
+        break;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE:
+        apply_update(r, doc, q->update->container);
+        break;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_STOP:
+        doc->spec->desired_state = HARPOON__V1__DESIRED_STATE__DESIRED_STATE_STOPPED;
+        break;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START:
+        doc->spec->desired_state = HARPOON__V1__DESIRED_STATE__DESIRED_STATE_RUNNING;
+        break;
+    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART:
+        doc->spec->desired_state = HARPOON__V1__DESIRED_STATE__DESIRED_STATE_RUNNING;
+        *restart_serial = serial;
+        break;
+    default:
+        assert(!"not a change");
+    }
+}
+
+static void apply_operation(struct sc_region *r, Harpoon__V1__Container *doc, int64_t *restart_serial,
+                            const struct sc_operation *op)
+{
+    assert(op->verb != HARPOON__V1__VERB__VERB_CREATE && op->change);
+    Harpoon__Internal__V1__Request *q = harpoon__internal__v1__request__unpack(NULL, op->change_len, op->change);
+    if (!q) {
+        sc_fail(r, HP_ENOMEM);
+        return;
+    }
+    apply_change(r, doc, restart_serial, q, op->restart_serial);
+    harpoon__internal__v1__request__free_unpacked(q, NULL);
+}
+
+/* ---- The confirmed state ---- */
+
+/* Labels and spec as they are asked for now. */
+static Harpoon__V1__Container *clone_doc(struct sc_region *r, const Harpoon__V1__Container *from)
+{
+    Harpoon__V1__Container m = HARPOON__V1__CONTAINER__INIT;
+    m.labels = from->labels;
+    m.n_labels = from->n_labels;
+    m.spec = from->spec;
+    return sc_pb_clone(r, &m.base);
+}
+
+static void keep_confirmed(struct sc_region *r, struct sc_container *c)
+{
+    if (c->confirmed)
+        return;
+    Harpoon__Internal__V1__ContainerBase *b = sc_alloc(r, sizeof *b);
+    if (!b)
+        return;
+    harpoon__internal__v1__container_base__init(b);
+    b->container = clone_doc(r, c->pb);
+    b->restart_serial = c->restart_serial;
+    c->confirmed = b;
+}
+
+static void drop_confirmed(struct sc_container *c)
+{
+    if (c->confirmed)
+        harpoon__internal__v1__container_base__free_unpacked(c->confirmed, NULL);
+    c->confirmed = NULL;
+}
+
+static void swap_doc(Harpoon__V1__Container *a, Harpoon__V1__Container *b)
+{
+    Harpoon__V1__ContainerSpec *spec = a->spec;
+    Harpoon__V1__Container__LabelsEntry **labels = a->labels;
+    size_t n = a->n_labels;
+    a->spec = b->spec;
+    a->labels = b->labels;
+    a->n_labels = b->n_labels;
+    b->spec = spec;
+    b->labels = labels;
+    b->n_labels = n;
+}
+
+static bool only(const struct sc_container *c, const struct sc_operation *op)
+{
+    return c->queue.next == &op->queue && c->queue.prev == &op->queue;
+}
+
+void sc_change_confirm(struct sc_region *r, struct sc_container *c, const struct sc_operation *head)
+{
+    assert(sc_container_head(c) == head);
+    if (only(c, head))
+        drop_confirmed(c);
+    else if (head->verb != HARPOON__V1__VERB__VERB_CREATE && c->confirmed)
+        apply_operation(r, c->confirmed->container, &c->confirmed->restart_serial, head);
+    sc_container_dirty(r, c);
+}
+
+void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_operation *op)
+{
+    assert(op->verb != HARPOON__V1__VERB__VERB_CREATE && op->container == c);
+    sc_list_remove(&op->queue);
+    if (!c->confirmed || !c->confirmed->container) {
+        assert(r->failed);
+        return;
+    }
+    bool last = sc_list_empty(&c->queue);
+    Harpoon__V1__Container *doc = last ? c->confirmed->container : clone_doc(r, c->confirmed->container);
+    int64_t restart_serial = c->confirmed->restart_serial;
+    if (!doc)
+        return;
+    for (struct sc_list *l = c->queue.next; l != &c->queue && !r->failed; l = l->next) {
+        struct sc_operation *other = SC_OWNER(l, struct sc_operation, queue);
+        if (other->verb != HARPOON__V1__VERB__VERB_CREATE)
+            apply_operation(r, doc, &restart_serial, other);
+    }
+    swap_doc(c->pb, doc);
+    c->restart_serial = restart_serial;
+    if (last)
+        drop_confirmed(c);
+    else
+        harpoon__v1__container__free_unpacked(doc, NULL);
+    sc_container_bump(r, c);
+    c->sync = true;
+    sc_change_claim(r, c);
+}
+
+bool sc_change_target(struct sc_region *r, struct sc_container *c, struct sc_target *ret)
+{
+    struct sc_operation *head = sc_container_head(c);
+    *ret = (struct sc_target){.doc = c->pb, .restart_serial = c->restart_serial};
+    if (!head || !c->confirmed || only(c, head))
+        return true;
+    ret->doc = c->confirmed->container;
+    ret->restart_serial = c->confirmed->restart_serial;
+    if (head->verb == HARPOON__V1__VERB__VERB_CREATE)
+        return true;
+    ret->owned = clone_doc(r, c->confirmed->container);
+    ret->doc = ret->owned;
+    if (!ret->owned)
+        return false;
+    apply_operation(r, ret->owned, &ret->restart_serial, head);
+    return true;
+}
+
+static void cover(struct sc_res *a, const struct sc_res *b)
+{
+    a->cpu_millis = b->cpu_millis > a->cpu_millis ? b->cpu_millis : a->cpu_millis;
+    a->memory_bytes = b->memory_bytes > a->memory_bytes ? b->memory_bytes : a->memory_bytes;
+    a->disk_bytes = b->disk_bytes > a->disk_bytes ? b->disk_bytes : a->disk_bytes;
+}
+
+void sc_change_claim(struct sc_region *r, struct sc_container *c)
+{
+    struct sc_res claim = sc_spec_res(c->pb->spec);
+    if (c->confirmed && c->confirmed->container) {
+        struct sc_res old = sc_spec_res(c->confirmed->container->spec);
+        cover(&claim, &old);
+    }
+    for (struct sc_list *l = c->queue.next; l != &c->queue; l = l->next)
+        cover(&claim, &SC_OWNER(l, struct sc_operation, queue)->need);
+    /* What was taken back may still be in force until the host has confirmed the present state. */
+    if (c->sync)
+        cover(&claim, &c->claim);
+    sc_container_claim(r, c, &claim);
+}
+
+static void set_need(struct sc_operation *op, const Harpoon__Internal__V1__Request *q)
+{
+    const Harpoon__V1__Resources *x = NULL;
+    if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESIZE)
+        x = q->resize->resources;
+    else if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE && q->update->container->spec)
+        x = q->update->container->spec->resources;
+    if (x)
+        op->need = (struct sc_res){x->cpu_millis, x->memory_bytes, x->disk_bytes};
+}
+
+bool sc_change_load(struct sc_operation *op)
+{
+    Harpoon__Internal__V1__Request *q = harpoon__internal__v1__request__unpack(NULL, op->change_len, op->change);
+    bool good = q != NULL;
+    if (q && q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE)
+        good = q->update->container && q->update->container->spec;
+    else if (q && q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESIZE)
+        good = q->resize->resources != NULL;
+    else if (q)
+        good = q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START ||
+               q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_STOP ||
+               q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART;
+    if (good)
+        set_need(op, q);
+    if (q)
+        harpoon__internal__v1__request__free_unpacked(q, NULL);
+    return good;
+}
+
+/* ---- Deciding ---- */
+
+static bool pack_change(struct sc_region *r, struct sc_operation *op, const Harpoon__Internal__V1__Request *q)
+{
+    Harpoon__Internal__V1__Request m = HARPOON__INTERNAL__V1__REQUEST__INIT;
+    m.payload_case = q->payload_case;
+    m.resize = q->resize; /* all members of the payload share one place */
+    op->change_len = harpoon__internal__v1__request__get_packed_size(&m);
+    op->change = sc_alloc(r, op->change_len ? op->change_len : 1);
+    if (!op->change)
+        return false;
+    harpoon__internal__v1__request__pack(&m, op->change);
+    return true;
+}
+
+static void apply(struct sc_region *r, struct sc_container *c, struct sc_operation *op,
+                  const Harpoon__Internal__V1__Request *q)
+{
+    keep_confirmed(r, c);
+    if (r->failed || !pack_change(r, op, q))
+        return;
+    set_need(op, q);
+    if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART)
+        op->restart_serial = c->pb->generation + 1;
+    apply_change(r, c->pb, &c->restart_serial, q, op->restart_serial);
+    sc_container_bump(r, c);
+    memcpy(c->operation_id, op->id, sizeof c->operation_id);
+    op->container = c;
+    strcpy(op->uid, c->pb->uid);
+    op->generation = c->pb->generation;
+    struct sc_operation *head = sc_container_head(c);
+    if (head)
+        sc_operation_reason(r, op, "waits for earlier operations on the container");
+    sc_list_append(&c->queue, &op->queue);
+    sc_change_claim(r, c);
+    sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);
+    sc_container_event(r, c, "updated", HARPOON__V1__SEVERITY__SEVERITY_INFO, op, NULL);
+    if (!head)
+        sc_container_next(r, c);
+}
+
+Google__Rpc__Status *sc_change_decide(struct sc_region *r, struct sc_operation *op,
+                                      const Harpoon__Internal__V1__Request *q, bool dry_run)
+{
+    struct sc_container *c = hp_map_get(&r->containers, op->target);
+    Google__Rpc__Status *s = check_state(c, op->target, etag_of(q));
+    if (!s && q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESIZE)
+        s = check_resize(c, q->resize);
+    if (!s && q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE)
+        s = check_update(c, q->update);
+    if (!s && r->active_count >= r->config.operations_max)
+        s = hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "REGION_FULL", "%zu operations are under way already",
+                          r->active_count);
+    if (!s && !dry_run)
+        apply(r, c, op, q);
+    return s;
+}
