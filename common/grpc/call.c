@@ -1,6 +1,8 @@
 #include "grpc/call.h"
 
 #include <assert.h>
+#include <stdio.h>
+#include <string.h>
 
 void hp_rpc_set_user(struct hp_rpc_call *call, void *user)
 {
@@ -94,6 +96,18 @@ struct hp_rpc_limits hp_rpc_limits_of(const struct hp_rpc_service *service)
     return limits;
 }
 
+/* The codecs say "path.of.field: what is wrong". */
+static Google__Rpc__Status *malformed(const char *message)
+{
+    Google__Rpc__Status *s = hp_status_new(HP_CODE_INVALID_ARGUMENT, "MALFORMED_MESSAGE", "%s", message);
+    size_t len = strcspn(message, ": ");
+    if (len == 0 || strncmp(message + len, ": ", 2) != 0)
+        return s;
+    char field[HP_ERROR_MESSAGE_MAX];
+    snprintf(field, sizeof field, "%.*s", (int)len, message);
+    return hp_status_add_field(s, field, message + len + 2);
+}
+
 Google__Rpc__Status *hp_rpc_input_status(int code, const struct hp_error *e)
 {
     assert(code < 0);
@@ -101,7 +115,7 @@ Google__Rpc__Status *hp_rpc_input_status(int code, const struct hp_error *e)
     case HP_ELIMIT:
         return hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", "%s", e->message);
     case HP_EINVAL:
-        return hp_status_new(HP_CODE_INVALID_ARGUMENT, "MALFORMED_MESSAGE", "%s", e->message);
+        return malformed(e->message);
     case HP_ENOMEM:
         return hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", "%s", e->message);
     default:

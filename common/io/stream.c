@@ -374,6 +374,8 @@ int hp_stream_write(struct hp_stream *s, const void *data, size_t len)
         return rc;
     memcpy(s->pending + s->pending_off + s->pending_len, data, len);
     s->pending_len += len;
+    if (queued + len > s->write_queue_max / 2)
+        s->want_writable = true; /* a writer that stops here on its own, before HP_ELIMIT, must hear too */
     if (s->state == HP_STREAM_OPEN)
         hp_hub_mark(s);
     return 0;
