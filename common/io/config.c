@@ -34,7 +34,7 @@ struct loader {
     int failed; /* the first error */
 };
 
-static int fail_at(struct loader *l, int code, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static int fail_at(struct loader *l, int code, const char *fmt, ...)
 {
     char text[512];
     va_list ap;
