@@ -1,0 +1,51 @@
+/* agent.h — one agent: its core between a journal, a runtime and a link. The daemon has one of it, the simulated fleet thousands. Loop thread only. */
+#ifndef HA_SHELL_AGENT_H
+#define HA_SHELL_AGENT_H
+
+#include "core/agent_core.h"
+#include "shell/link.h"
+
+struct ha_agent;
+
+/* Shared by all agents of a process. */
+struct ha_env {
+    uv_loop_t *loop;
+    struct ha_timers *timers;
+    struct hp_rng rng;
+    struct ha_effects fx; /* of the step under way */
+    bool stepping;
+};
+
+int ha_env_init(struct ha_env *env, uv_loop_t *loop, uint64_t seed, struct hp_error *e) HP_MUST_CHECK;
+/* After all agents are closed. */
+void ha_env_close(struct ha_env *env);
+
+struct ha_agent_options {
+    struct ha_core_options core;
+    struct ha_link_options link;                   /* rng and timers are filled in */
+    const Harpoon__Internal__V1__AgentHello *self; /* zone, rack, labels, allocatable, facts; borrowed for the agent's life */
+    struct ha_journal *journal;                    /* borrowed; its callback is set */
+    struct ha_runtime *runtime;                    /* borrowed; its callback is set */
+    /* Fills what is sent as metrics; what it points to is borrowed until the next call. May be NULL. */
+    void (*fill_metrics)(void *user, Harpoon__Internal__V1__AgentMetrics *m);
+    /* The agent cannot go on: the journal failed, or memory is out. Stop the process, or this agent; a new start goes on from the journal. */
+    void (*on_failed)(void *user, const struct hp_error *e);
+    void (*on_link)(void *user, bool up); /* may be NULL */
+    void *user;
+};
+
+/* `image` is taken. `found` containers are those on the host (see HA_EV_FOUND); names and states borrowed for the call. */
+struct ha_found {
+    const char *uid, *name;
+    struct ha_rt_state state;
+};
+int ha_agent_new(struct ha_env *env, const struct ha_agent_options *o, struct ha_image *image,
+                 const struct ha_found *found, size_t found_count, struct ha_agent **ret, struct hp_error *e) HP_MUST_CHECK;
+
+const struct ha_core *ha_agent_core(const struct ha_agent *a);
+bool ha_agent_is_up(const struct ha_agent *a);
+/* Leaves the router, lets jobs under way end for at most `wait_ms`, then calls closed_cb; the agent is freed after it. Journal and runtime may be closed
+ * in closed_cb: a runtime with jobs under way must call none of them back any more. */
+void ha_agent_close(struct ha_agent *a, const char *reason, uint64_t wait_ms, void (*closed_cb)(void *user));
+
+#endif
