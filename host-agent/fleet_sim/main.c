@@ -17,23 +17,22 @@
 
 enum { HOSTS_MAX = 100000, ROUTERS_MAX = 64, ZONES_MAX = 16, SPARE_FILES = 64, HOSTS_PER_SOURCE = 10000 };
 
-static const char usage[] =
-    "harpoon-fleet-sim --routers HOST:PORT,… --region R --hosts N [options]\n"
-    "  --prefix P           names of the hosts: P followed by a number from 1 (sim-)\n"
-    "  --ca FILE            CA certificate (PEM)\n"
-    "  --ca-key FILE        the CA's key (PEM): signs a certificate for each host, in memory\n"
-    "  --no-tls             plain TCP, for routers that take it in tests\n"
-    "  --create-ms N        how long a create takes (5); other jobs take a quarter of it\n"
-    "  --fail-percent N     of creates and starts that fail (0)\n"
-    "  --exit-mean-s N      processes end by themselves after so long on average (0: never)\n"
-    "  --cpu-millis N       allocatable of each host (16000)\n"
-    "  --memory-mib N       allocatable of each host (65536)\n"
-    "  --zones N            zones z1 … zN, in turn (3)\n"
-    "  --attach-per-s N     attach so many hosts a second (1000; 0: all at once)\n"
-    "  --report-s N         print a line of JSON on standard output so often (0: never)\n"
-    "  --seed N             of failures and jitter (1)\n"
-    "  --ready-file FILE    written when all hosts are attached\n"
-    "  --log-level L        debug, info, warn (default), error\n";
+static const char usage[] = "harpoon-fleet-sim --routers HOST:PORT,… --region R --hosts N [options]\n"
+                            "  --prefix P           names of the hosts: P followed by a number from 1 (sim-)\n"
+                            "  --ca FILE            CA certificate (PEM)\n"
+                            "  --ca-key FILE        the CA's key (PEM): signs a certificate for each host, in memory\n"
+                            "  --no-tls             plain TCP, for routers that take it in tests\n"
+                            "  --create-ms N        how long a create takes (5); other jobs take a quarter of it\n"
+                            "  --fail-percent N     of creates and starts that fail (0)\n"
+                            "  --exit-mean-s N      processes end by themselves after so long on average (0: never)\n"
+                            "  --cpu-millis N       allocatable of each host (16000)\n"
+                            "  --memory-mib N       allocatable of each host (65536)\n"
+                            "  --zones N            zones z1 … zN, in turn (3)\n"
+                            "  --attach-per-s N     attach so many hosts a second (1000; 0: all at once)\n"
+                            "  --report-s N         print a line of JSON on standard output so often (0: never)\n"
+                            "  --seed N             of failures and jitter (1)\n"
+                            "  --ready-file FILE    written when all hosts are attached\n"
+                            "  --log-level L        debug, info, warn (default), error\n";
 
 struct options {
     char *routers[ROUTERS_MAX];
@@ -316,7 +315,7 @@ static int make_sources(struct program *p)
     if (!p->sources)
         return HP_ENOMEM;
     for (size_t i = 0; i < p->source_count; i++)
-        snprintf(p->sources[i], sizeof p->sources[i], "127.0.0.%zu", i + 1);
+        snprintf(p->sources[i], sizeof p->sources[i], "127.0.0.%d", (int)(i % 250) + 1);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "io/loop.h"
+#include "io/tls.h"
 
 struct sim_container {
     struct sim_host *host;

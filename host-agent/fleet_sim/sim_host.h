@@ -7,15 +7,15 @@
 /* What all hosts of a fleet have in common. Loop thread only. */
 struct sim_fleet {
     struct ha_env env;
-    uint64_t create_ms;     /* a create takes so long; other jobs a quarter of it */
-    unsigned fail_percent;  /* of creates and starts */
-    uint64_t exit_mean_ms;  /* a process ends by itself after so long on average; 0: never */
+    uint64_t create_ms;    /* a create takes so long; other jobs a quarter of it */
+    unsigned fail_percent; /* of creates and starts */
+    uint64_t exit_mean_ms; /* a process ends by itself after so long on average; 0: never */
     int64_t cpu_millis, memory_bytes;
     int64_t next_pid;
     struct sim_host *dirty; /* journals with unconfirmed writes */
     uv_idle_t idle;         /* active while there are some */
     int attached, closed, failed;
-    uint64_t creates, removes, exits; /* since start */
+    uint64_t creates, removes, exits;        /* since start */
     void (*changed_cb)(struct sim_fleet *f); /* a host attached, detached or closed */
 };
 

@@ -22,10 +22,11 @@ void ha_env_close(struct ha_env *env);
 
 struct ha_agent_options {
     struct ha_core_options core;
-    struct ha_link_options link;                   /* rng and timers are filled in */
-    const Harpoon__Internal__V1__AgentHello *self; /* zone, rack, labels, allocatable, facts; borrowed for the agent's life */
-    struct ha_journal *journal;                    /* borrowed; its callback is set */
-    struct ha_runtime *runtime;                    /* borrowed; its callback is set */
+    struct ha_link_options link; /* rng and timers are filled in */
+    const Harpoon__Internal__V1__AgentHello
+        *self;                  /* zone, rack, labels, allocatable, facts; borrowed for the agent's life */
+    struct ha_journal *journal; /* borrowed; its callback is set */
+    struct ha_runtime *runtime; /* borrowed; its callback is set */
     /* Fills what is sent as metrics; what it points to is borrowed until the next call. May be NULL. */
     void (*fill_metrics)(void *user, Harpoon__Internal__V1__AgentMetrics *m);
     /* The agent cannot go on: the journal failed, or memory is out. Stop the process, or this agent; a new start goes on from the journal. */
@@ -40,7 +41,8 @@ struct ha_found {
     struct ha_rt_state state;
 };
 int ha_agent_new(struct ha_env *env, const struct ha_agent_options *o, struct ha_image *image,
-                 const struct ha_found *found, size_t found_count, struct ha_agent **ret, struct hp_error *e) HP_MUST_CHECK;
+                 const struct ha_found *found, size_t found_count, struct ha_agent **ret,
+                 struct hp_error *e) HP_MUST_CHECK;
 
 const struct ha_core *ha_agent_core(const struct ha_agent *a);
 bool ha_agent_is_up(const struct ha_agent *a);

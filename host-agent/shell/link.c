@@ -28,11 +28,11 @@ struct conn {
     struct hp_stream *stream; /* NULL in IDLE */
     struct hp_frame_reader reader;
     enum conn_state state;
-    bool leaving;            /* UP, but another connection is to take its place */
-    bool beats;              /* the router sends heartbeats: its silence means something */
-    size_t router;           /* index in the list */
+    bool leaving;  /* UP, but another connection is to take its place */
+    bool beats;    /* the router sends heartbeats: its silence means something */
+    size_t router; /* index in the list */
     uint32_t heartbeat_ms, metrics_ms;
-    uint64_t deadline_ms;    /* of the welcome */
+    uint64_t deadline_ms; /* of the welcome */
     uint64_t heard_ms, sent_ms, probed_ms, metrics_due_ms;
 };
 
@@ -43,10 +43,10 @@ struct ha_link {
     void *user;
     struct ha_timer timer;
     struct conn conns[2];
-    struct conn *up;         /* the one that is used; NULL none */
-    size_t router;           /* the next to dial */
-    uint32_t backoff_ms;     /* upper bound of the next wait */
-    uint64_t dial_at_ms;     /* UINT64_MAX: not waiting */
+    struct conn *up;     /* the one that is used; NULL none */
+    size_t router;       /* the next to dial */
+    uint32_t backoff_ms; /* upper bound of the next wait */
+    uint64_t dial_at_ms; /* UINT64_MAX: not waiting */
     bool closing;
     void (*closed_cb)(void *user);
 };
@@ -197,7 +197,8 @@ static void draining(struct conn *c)
 static void refused(struct conn *c, const Harpoon__Internal__V1__Refused *r)
 {
     struct ha_link *l = c->link;
-    hp_warn("router refuses this host", HP_S("router", router_of(c)), HP_S("error", r->status ? r->status->message : ""));
+    hp_warn("router refuses this host", HP_S("router", router_of(c)),
+            HP_S("error", r->status ? r->status->message : ""));
     drop(c, "refused");
     l->dial_at_ms = UINT64_MAX;
     rotate(l);
@@ -311,12 +312,12 @@ static void dial(struct ha_link *l)
 {
     struct conn *c = idle(l);
     struct hp_error e = {0};
-    struct hp_stream_options so = {.tls = l->o.tls,
-                                   .write_queue_max = HA_LINK_QUEUE_MAX,
-                                   .source_ip = l->o.source_ip};
+    struct hp_stream_options so = {.tls = l->o.tls, .write_queue_max = HA_LINK_QUEUE_MAX, .source_ip = l->o.source_ip};
     l->dial_at_ms = UINT64_MAX;
     if (!c || pending(l)) /* the close of an old connection comes back here */
         return;
+    if (l->up && l->up->leaving && l->router == l->up->router)
+        rotate(l); /* anywhere but there, if there is another */
     c->router = l->router;
     c->leaving = c->beats = false;
     c->deadline_ms = hp_now_ms() + HA_LINK_WELCOME_MS;
