@@ -38,21 +38,20 @@ __attribute__((format(printf, 3, 0))) static void format(struct hp_error *e, int
     trim_utf8(e->message, sizeof e->message, n);
 }
 
-int hp_fail(struct hp_error *e, int code, const char *fmt, ...)
+void hp_error_set(struct hp_error *e, int code, const char *fmt, ...)
 {
     if (!e)
-        return code;
+        return;
     va_list ap;
     va_start(ap, fmt);
     format(e, code, fmt, ap);
     va_end(ap);
-    return code;
 }
 
-int hp_fail_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...)
+void hp_error_set_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...)
 {
     if (!e)
-        return code;
+        return;
     va_list ap;
     va_start(ap, fmt);
     format(e, code, fmt, ap);
@@ -61,10 +60,9 @@ int hp_fail_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...
     char buf[128];
     int wanted = snprintf(e->message + n, sizeof e->message - n, ": %s", strerror_r(errnum, buf, sizeof buf));
     trim_utf8(e->message + n, sizeof e->message - n, wanted);
-    return code;
 }
 
-int hp_wrap(struct hp_error *e, const char *fmt, ...)
+int hp_error_wrap(struct hp_error *e, const char *fmt, ...)
 {
     if (!e || !e->code)
         return HP_EINTERNAL;

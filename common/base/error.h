@@ -43,13 +43,25 @@ struct hp_error {
 /* The text of `code` in the table; "unknown error" for anything else. Never NULL. */
 const char *hp_strerror(int code);
 
-/* Sets *e (may be NULL) and returns `code`, so that `return hp_fail(e, HP_EINVAL, "port %d: …", p);` reads well. */
-int hp_fail(struct hp_error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static inline int hp_error_negative(int code)
+{
+    if (code >= 0)
+        __builtin_unreachable();
+    return code;
+}
+
+/* Sets *e (may be NULL) and gives `code`, so that `return hp_fail(e, HP_EINVAL, "port %d: …", p);` reads well. `code` is negative. A macro, so that compilers and
+ * analyzers see that the result is too. */
+#define hp_fail(e, code, ...) (hp_error_set((e), (code), __VA_ARGS__), hp_error_negative(code))
+void hp_error_set(struct hp_error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* As hp_fail, and appends ": " and the text of the errno value. */
-int hp_fail_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+#define hp_fail_errno(e, code, errnum, ...)                                                                            \
+    (hp_error_set_errno((e), (code), (errnum), __VA_ARGS__), hp_error_negative(code))
+void hp_error_set_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
-/* Puts "text: " in front of the message of *e (may be NULL) and returns e's code (HP_EINTERNAL when e is NULL or clear). */
-int hp_wrap(struct hp_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
+/* Puts "text: " in front of the message of *e (may be NULL) and gives e's code (HP_EINTERNAL when e is NULL or clear). */
+#define hp_wrap(e, ...) hp_error_negative(hp_error_wrap((e), __VA_ARGS__))
+int hp_error_wrap(struct hp_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #endif
