@@ -66,6 +66,11 @@ void hp_hub_put(struct hp_hub *h)
     uv_close((uv_handle_t *)&h->timer, handle_closed);
 }
 
+static void nothing(uv_idle_t *i)
+{
+    (void)i;
+}
+
 void hp_hub_mark(struct hp_stream *s)
 {
     struct hp_hub *h = s->hub;
@@ -79,8 +84,10 @@ void hp_hub_mark(struct hp_stream *s)
     else
         h->turn_head = s;
     h->turn_tail = s;
-    if (!uv_is_active((uv_handle_t *)&h->turn))
-        uv_prepare_start(&h->turn, serve_turn);
+    if (uv_is_active((uv_handle_t *)&h->turn))
+        return;
+    uv_prepare_start(&h->turn, serve_turn);
+    uv_idle_start(&h->again, nothing); /* a mark from somebody's prepare callback, after ours, must not wait for input */
 }
 
 void hp_hub_unmark(struct hp_stream *s)
@@ -97,13 +104,10 @@ void hp_hub_unmark(struct hp_stream *s)
         s->turn_next->turn_prev = s->turn_prev;
     else
         h->turn_tail = s->turn_prev;
-    if (!h->turn_head)
-        uv_prepare_stop(&h->turn);
-}
-
-static void nothing(uv_idle_t *i)
-{
-    (void)i;
+    if (h->turn_head)
+        return;
+    uv_prepare_stop(&h->turn);
+    uv_idle_stop(&h->again);
 }
 
 /* Streams that are marked by the callbacks made here are served as well, so that an answer leaves before the loop waits; but only for a few
@@ -120,10 +124,6 @@ static void serve_turn(uv_prepare_t *p)
             hp_stream_turn(s);
         } while (s != last && h->turn_head);
     }
-    if (h->turn_head)
-        uv_idle_start(&h->again, nothing);
-    else
-        uv_idle_stop(&h->again);
 }
 
 static void arm_timer(struct hp_hub *h)
