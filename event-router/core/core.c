@@ -205,8 +205,7 @@ uint64_t er_core_deadline(const struct er_core *c)
         due = least(due, c->retry_at_ms);
     if (c->draining && !c->drained) {
         due = least(due, c->drain_next ? c->drain_step_ms : UINT64_MAX);
-        due = least(due, c->session_count ? c->drain_deadline_ms : c->drain_end_ms);
-        due = least(due, c->drain_end_ms);
+        due = least(due, c->drain_cut ? c->drain_end_ms : c->drain_deadline_ms);
     }
     return due;
 }

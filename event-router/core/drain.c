@@ -35,7 +35,8 @@ void er_drain_step(struct er_core *c, uint64_t now_ms)
 {
     if (!c->draining || c->drained)
         return;
-    if (now_ms >= c->drain_deadline_ms) {
+    if (now_ms >= c->drain_deadline_ms && !c->drain_cut) {
+        c->drain_cut = true;
         for (struct er_session *s = c->all; s; s = s->all_next)
             er_session_end(c, now_ms, s, "router_draining", CUT_LINGER_MS);
         c->drain_next = NULL;

@@ -117,12 +117,12 @@ struct er_core {
     uint32_t attaching; /* sessions whose first Attach is not confirmed */
     uint32_t session_count, paused_count;
     bool broker_ready;
-    uint64_t retry_at_ms;  /* publish nothing before; 0: at once */
-    uint32_t retry_ms;     /* the next pause */
-    struct er_bytes batch; /* MetricsBatch under construction */
-    uint32_t batch_number; /* above 0 */
-    uint64_t batch_due_ms; /* UINT64_MAX while it is empty */
-    bool draining, drained;
+    uint64_t retry_at_ms;                     /* publish nothing before; 0: at once */
+    uint32_t retry_ms;                        /* the next pause */
+    struct er_bytes batch;                    /* MetricsBatch under construction */
+    uint32_t batch_number;                    /* above 0 */
+    uint64_t batch_due_ms;                    /* UINT64_MAX while it is empty */
+    bool draining, drain_cut, drained;        /* drain_cut: the agents that stayed have been cut off */
     uint64_t drain_deadline_ms, drain_end_ms; /* agents are cut off; we no longer wait */
     struct er_session *drain_next;            /* not told yet */
     uint64_t drain_step_ms;                   /* when the next ones are told */
