@@ -52,7 +52,7 @@ static inline void loop_closed(void *user)
 }
 
 /* tests/lib/servers COMMAND, while the loop stands still. The command must succeed. */
-static inline void servers(const char *fmt, ...)
+__attribute__((format(printf, 1, 2))) static inline void servers(const char *fmt, ...)
 {
     char command[2048];
     const char *base = getenv("HARPOON_TEST_SERVERS");
@@ -86,7 +86,7 @@ static inline void servers_after(uv_work_t *work, int status)
 }
 
 /* The same while the loop runs on. */
-static inline void servers_beside(uv_loop_t *loop, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static inline void servers_beside(uv_loop_t *loop, const char *fmt, ...)
 {
     struct servers_call c = {.work.data = &c};
     int n = snprintf(c.command, sizeof c.command, "%s ", getenv("HARPOON_TEST_SERVERS"));
