@@ -92,10 +92,15 @@ int gw_watch_from_record(struct gw_watch *w, const Harpoon__V1__Event *e)
     return gw_filter_match(&w->filter, e);
 }
 
+bool gw_watch_overrun(const struct gw_watch *w, const struct gw_feed *f)
+{
+    return w->blocked && w->state == GW_WATCH_LIVE && w->cursor < f->last && w->cursor + 1 < gw_feed_first(f);
+}
+
 bool gw_watch_unblock(struct gw_watch *w, const struct gw_feed *f)
 {
-    bool overrun = w->blocked && w->state == GW_WATCH_LIVE && w->cursor + 1 < gw_feed_first(f) && w->cursor < f->last;
-    if (!overrun)
-        w->blocked = false;
-    return !overrun;
+    if (gw_watch_overrun(w, f))
+        return false;
+    w->blocked = false;
+    return true;
 }

@@ -46,7 +46,9 @@ void gw_watch_begin(struct gw_watch *w, int64_t cursor);
 enum gw_watch_step gw_watch_next(struct gw_watch *w, const struct gw_feed *f, const Harpoon__V1__Event **ret_event);
 /* An event of the record, in order. 1: send it; 0: does not match, or is before the cursor; HP_ECORRUPT: there is a hole before it. */
 int gw_watch_from_record(struct gw_watch *w, const Harpoon__V1__Event *e) HP_MUST_CHECK;
-/* The transport is ready again: call before gw_watch_next. False: the ring has moved past the reader meanwhile, as OVERRUN. */
+/* Has the ring moved past a live reader that is not ready? Then the watch ends, as OVERRUN. */
+bool gw_watch_overrun(const struct gw_watch *w, const struct gw_feed *f);
+/* The transport is ready again: call before gw_watch_next. False: it was overrun. */
 bool gw_watch_unblock(struct gw_watch *w, const struct gw_feed *f);
 
 #endif

@@ -302,6 +302,10 @@ static void pump(struct gw_watch_call *w)
             start_read(w, run_start);
         return;
     }
+    if (gw_watch_overrun(&w->watch, feed)) {
+        end_too_slow(w);
+        return;
+    }
     if (w->page.count > 0 && !pump_page(w))
         return;
     while (!w->watch.blocked) {
