@@ -79,6 +79,11 @@ int cli_parse_bytes(const char *text, int64_t *ret, struct hp_error *e) HP_MUST_
 int cli_parse_duration(const char *text, int64_t *ret_ms, struct hp_error *e) HP_MUST_CHECK;
 int cli_parse_int(const char *text, int64_t min, int64_t max, int64_t *ret, struct hp_error *e) HP_MUST_CHECK;
 
+/* Zeroed memory, and a copy of a text, that live until the program ends: requests are built of them. Never NULL. */
+void *cli_keep(size_t size);
+char *cli_keep_text(const char *text, size_t len);
+void cli_keep_free(void);
+
 /* ---- Calls ---- */
 
 /* Runs the loop until the call has ended. On success returns CLI_OK and *ret (free with protobuf_c_message_free_unpacked); else prints the error and returns the exit

@@ -102,32 +102,16 @@ struct create_flags {
     bool stateless, stopped;
 };
 
-/* The message is built on one arena of pointers that live until the call ends: the command is short-lived. */
-static void *need(size_t n)
-{
-    void *p = calloc(1, n ? n : 1);
-    if (!p)
-        abort();
-    return p;
-}
-
-static char *cut(const char *text, size_t n)
-{
-    char *p = need(n + 1);
-    memcpy(p, text, n);
-    return p;
-}
-
 static int fill_env(Harpoon__V1__ContainerSpec *spec, const struct cli_list *l)
 {
-    spec->env = need(sizeof *spec->env * (size_t)l->count);
+    spec->env = cli_keep(sizeof *spec->env * (size_t)l->count);
     for (int i = 0; i < l->count; i++) {
         const char *eq = strchr(l->items[i], '=');
         if (!eq)
             return cli_usage("--env %s: must be NAME=VALUE", l->items[i]);
-        Harpoon__V1__EnvVar *v = need(sizeof *v);
+        Harpoon__V1__EnvVar *v = cli_keep(sizeof *v);
         harpoon__v1__env_var__init(v);
-        v->name = cut(l->items[i], (size_t)(eq - l->items[i]));
+        v->name = cli_keep_text(l->items[i], (size_t)(eq - l->items[i]));
         v->value = (char *)eq + 1;
         spec->env[spec->n_env++] = v;
     }
@@ -139,16 +123,16 @@ static int split_pair(const char *option, const char *text, char **key, char **v
     const char *eq = strchr(text, '=');
     if (!eq)
         return cli_usage("--%s %s: must be KEY=VALUE", option, text);
-    *key = cut(text, (size_t)(eq - text));
+    *key = cli_keep_text(text, (size_t)(eq - text));
     *value = (char *)eq + 1;
     return CLI_OK;
 }
 
 static int fill_labels(Harpoon__V1__Container *m, const struct cli_list *l)
 {
-    m->labels = need(sizeof *m->labels * (size_t)l->count);
+    m->labels = cli_keep(sizeof *m->labels * (size_t)l->count);
     for (int i = 0; i < l->count; i++) {
-        Harpoon__V1__Container__LabelsEntry *x = need(sizeof *x);
+        Harpoon__V1__Container__LabelsEntry *x = cli_keep(sizeof *x);
         harpoon__v1__container__labels_entry__init(x);
         int code = split_pair("label", l->items[i], &x->key, &x->value);
         if (code)
@@ -162,7 +146,7 @@ static int fill_placement(Harpoon__V1__ContainerSpec *spec, const struct create_
 {
     if (!f->zones.count && !f->host_labels.count && !f->host && !f->group)
         return CLI_OK;
-    Harpoon__V1__PlacementSpec *p = need(sizeof *p);
+    Harpoon__V1__PlacementSpec *p = cli_keep(sizeof *p);
     harpoon__v1__placement_spec__init(p);
     spec->placement = p;
     p->zones = (char **)f->zones.items;
@@ -171,9 +155,9 @@ static int fill_placement(Harpoon__V1__ContainerSpec *spec, const struct create_
         p->host = (char *)f->host;
     if (f->group)
         p->anti_affinity_group = (char *)f->group;
-    p->host_labels = need(sizeof *p->host_labels * (size_t)f->host_labels.count);
+    p->host_labels = cli_keep(sizeof *p->host_labels * (size_t)f->host_labels.count);
     for (int i = 0; i < f->host_labels.count; i++) {
-        Harpoon__V1__PlacementSpec__HostLabelsEntry *x = need(sizeof *x);
+        Harpoon__V1__PlacementSpec__HostLabelsEntry *x = cli_keep(sizeof *x);
         harpoon__v1__placement_spec__host_labels_entry__init(x);
         int code = split_pair("host-label", f->host_labels.items[i], &x->key, &x->value);
         if (code)
@@ -184,19 +168,31 @@ static int fill_placement(Harpoon__V1__ContainerSpec *spec, const struct create_
 }
 
 /* "8080:80" or "8080:80/udp" */
+static bool parse_port(const char *text, Harpoon__V1__PortMapping *m)
+{
+    char *end;
+    long host = strtol(text, &end, 10);
+    if (end == text || *end != ':' || host < 1 || host > 65535)
+        return false;
+    const char *second = end + 1;
+    long inner = strtol(second, &end, 10);
+    bool protocol = strcmp(end, "/tcp") == 0 || strcmp(end, "/udp") == 0;
+    if (end == second || (*end && !protocol) || inner < 1 || inner > 65535)
+        return false;
+    m->host_port = (int32_t)host;
+    m->container_port = (int32_t)inner;
+    m->protocol = *end ? end + 1 : (char *)"tcp";
+    return true;
+}
+
 static int fill_ports(Harpoon__V1__NetworkSpec *net, const struct cli_list *l)
 {
-    net->ports = need(sizeof *net->ports * (size_t)l->count);
+    net->ports = cli_keep(sizeof *net->ports * (size_t)l->count);
     for (int i = 0; i < l->count; i++) {
-        Harpoon__V1__PortMapping *m = need(sizeof *m);
+        Harpoon__V1__PortMapping *m = cli_keep(sizeof *m);
         harpoon__v1__port_mapping__init(m);
-        char protocol[8] = "tcp";
-        int host = 0, inner = 0, used = 0;
-        if (sscanf(l->items[i], "%d:%d%n/%7s%n", &host, &inner, &used, protocol, &used) < 2 || l->items[i][used])
-            return cli_usage("--publish %s: must be HOSTPORT:CONTAINERPORT[/udp]", l->items[i]);
-        m->host_port = host;
-        m->container_port = inner;
-        m->protocol = strdup(protocol);
+        if (!parse_port(l->items[i], m))
+            return cli_usage("--publish %s: must be HOSTPORT:CONTAINERPORT[/udp], ports 1 to 65535", l->items[i]);
         net->ports[net->n_ports++] = m;
     }
     return CLI_OK;
@@ -204,7 +200,7 @@ static int fill_ports(Harpoon__V1__NetworkSpec *net, const struct cli_list *l)
 
 static int fill_network(Harpoon__V1__ContainerSpec *spec, const struct create_flags *f)
 {
-    Harpoon__V1__NetworkSpec *net = need(sizeof *net);
+    Harpoon__V1__NetworkSpec *net = cli_keep(sizeof *net);
     harpoon__v1__network_spec__init(net);
     spec->network = net;
     net->mode = HARPOON__V1__NETWORK_MODE__NETWORK_MODE_BRIDGE;
@@ -218,17 +214,17 @@ static int fill_network(Harpoon__V1__ContainerSpec *spec, const struct create_fl
 /* "data:/var/lib/mysql" or "data:/path:ro" */
 static int fill_volumes(Harpoon__V1__ContainerSpec *spec, const struct cli_list *l)
 {
-    spec->volumes = need(sizeof *spec->volumes * (size_t)l->count);
+    spec->volumes = cli_keep(sizeof *spec->volumes * (size_t)l->count);
     for (int i = 0; i < l->count; i++) {
         const char *colon = strchr(l->items[i], ':');
         if (!colon || colon[1] != '/')
             return cli_usage("--volume %s: must be NAME:/PATH[:ro]", l->items[i]);
-        Harpoon__V1__VolumeMount *v = need(sizeof *v);
+        Harpoon__V1__VolumeMount *v = cli_keep(sizeof *v);
         harpoon__v1__volume_mount__init(v);
-        v->volume = cut(l->items[i], (size_t)(colon - l->items[i]));
+        v->volume = cli_keep_text(l->items[i], (size_t)(colon - l->items[i]));
         size_t n = strlen(colon + 1);
         v->read_only = n > 3 && strcmp(colon + 1 + n - 3, ":ro") == 0;
-        v->path = cut(colon + 1, v->read_only ? n - 3 : n);
+        v->path = cli_keep_text(colon + 1, v->read_only ? n - 3 : n);
         spec->volumes[spec->n_volumes++] = v;
     }
     return CLI_OK;
@@ -241,7 +237,7 @@ static int fill_restart(Harpoon__V1__ContainerSpec *spec, const char *text)
         return CLI_OK;
     for (int i = 0; i < 3; i++) {
         if (strcmp(text, names[i]) == 0) {
-            spec->restart_policy = need(sizeof *spec->restart_policy);
+            spec->restart_policy = cli_keep(sizeof *spec->restart_policy);
             harpoon__v1__restart_policy__init(spec->restart_policy);
             spec->restart_policy->mode = (Harpoon__V1__RestartMode)(i + 1);
             return CLI_OK;
@@ -281,10 +277,10 @@ static int spec_of_flags(Harpoon__V1__Container *m, struct create_flags *f, cons
                          const struct limit_flags *limits)
 {
     struct hp_error e = {0};
-    Harpoon__V1__ContainerSpec *spec = need(sizeof *spec);
+    Harpoon__V1__ContainerSpec *spec = cli_keep(sizeof *spec);
     harpoon__v1__container_spec__init(spec);
     m->spec = spec;
-    spec->resources = need(sizeof *spec->resources);
+    spec->resources = cli_keep(sizeof *spec->resources);
     if (!f->image)
         return cli_usage("create: --image is missing (or use -f FILE.json)");
     spec->image = (char *)f->image;
@@ -360,19 +356,19 @@ static int create_request(struct cli *c, int argc, char **argv, Harpoon__V1__Cre
     if (common->help)
         return print_help(usage, table);
     const char *const *name = args.count ? &args.items[0] : NULL;
-    Harpoon__V1__Container *m;
+    Harpoon__V1__Container *m = NULL;
     int code;
     if (f.file) {
         code = cli_read_message(f.file, &harpoon__v1__container__descriptor, (ProtobufCMessage **)&m);
     } else {
-        m = need(sizeof *m);
+        m = cli_keep(sizeof *m);
         harpoon__v1__container__init(m);
-        char **command = need(sizeof *command * CLI_ARGS_MAX);
+        char **command = cli_keep(sizeof *command * CLI_ARGS_MAX);
         int n = args.count > 1 ? args.count - 1 : 0;
         memcpy(command, args.items + 1, sizeof *command * (size_t)n);
         code = spec_of_flags(m, &f, (const char *const *)command, n, &l);
     }
-    if (code)
+    if (code || !m)
         return code;
     req->container = m;
     char full[256];
@@ -383,9 +379,9 @@ static int create_request(struct cli *c, int argc, char **argv, Harpoon__V1__Cre
     if (code)
         return code;
     char *slash = strstr(full, "/containers/");
-    req->parent = cut(full, (size_t)(slash - full));
-    req->container_id = strdup(slash + strlen("/containers/"));
-    m->name = strdup(full);
+    req->parent = cli_keep_text(full, (size_t)(slash - full));
+    req->container_id = cli_keep_text(slash + strlen("/containers/"), strlen(slash) - strlen("/containers/"));
+    m->name = cli_keep_text(full, strlen(full));
     return finish_options(common);
 }
 
@@ -396,7 +392,7 @@ int cli_cmd_create(struct cli *c, int argc, char **argv)
     int code = create_request(c, argc, argv, &req, &o,
                               "create NAME --image IMAGE --cpu CORES --memory SIZE [options] [-- ARGUMENTS…]\n"
                               "       harpoon create [NAME] -f FILE.json");
-    if (code || o.help)
+    if (code || o.help || !req.container)
         return code;
     char *name = req.container->name;
     req.container->name = (char *)protobuf_c_empty_string; /* parent and container_id say it */
@@ -411,7 +407,7 @@ int cli_cmd_explain(struct cli *c, int argc, char **argv)
     Harpoon__V1__CreateContainerRequest create = HARPOON__V1__CREATE_CONTAINER_REQUEST__INIT;
     struct change_options o = {0};
     int code = create_request(c, argc, argv, &create, &o, "explain NAME -f FILE.json | explain NAME --image IMAGE …");
-    if (code || o.help)
+    if (code || o.help || !create.container)
         return code;
     create.container->name = (char *)protobuf_c_empty_string;
     return cli_print_explain(c, &create);
@@ -439,9 +435,9 @@ int cli_cmd_update(struct cli *c, int argc, char **argv)
     if (!code)
         code = cli_read_message(file, &harpoon__v1__container__descriptor, (ProtobufCMessage **)&req.container);
     char name[256];
-    if (!code)
+    if (!code && req.container)
         code = cli_container_name(c, args.count ? args.items[0] : req.container->name, name);
-    if (code)
+    if (code || !req.container)
         return code;
     req.container->name = name;
     req.etag = (char *)(o.etag ? o.etag : "");

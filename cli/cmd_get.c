@@ -1,4 +1,5 @@
 /* get and describe: lists and single things. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -231,6 +232,7 @@ int cli_list_operations(struct cli *c, const char *target, bool active_only, int
 
 static int print_one(struct cli *c, ProtobufCMessage *m)
 {
+    assert(m);
     if (!is_json(c)) {
         if (m->descriptor == &harpoon__v1__container__descriptor) {
             struct cli_table *t = cli_table_new(c->format == CLI_WIDE ? container_headers_wide : container_headers);

@@ -96,6 +96,8 @@ static void on_sigint(uv_signal_t *s, int signum)
     uv_stop(&c->loop);
 }
 
+static const char system_certificates[] = "/etc/ssl/certs/ca-certificates.crt";
+
 static const char *setting(const char *variable)
 {
     const char *v = getenv(variable);
@@ -106,6 +108,8 @@ static void read_settings(struct cli *c)
 {
     c->endpoint = setting("HARPOON_ENDPOINT");
     c->ca = setting("HARPOON_CA");
+    if (!c->ca && access(system_certificates, R_OK) == 0)
+        c->ca = system_certificates;
     c->cert = setting("HARPOON_CERT");
     c->key = setting("HARPOON_KEY");
     c->token = setting("HARPOON_TOKEN");
@@ -157,6 +161,7 @@ int main(int argc, char **argv)
         signal(SIGPIPE, SIG_DFL);
         int code = commands[i].run(&c, argc - 1, argv + 1);
         stop_client(&c);
+        cli_keep_free();
         if (fflush(stdout) != 0)
             code = cli_error(CLI_INTERNAL, "standard output cannot be written");
         return code;

@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -90,4 +91,35 @@ void cli_new_request_id(char out[37])
     b[8] = (unsigned char)((b[8] & 0x3F) | 0x80);
     snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3],
              b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
+static struct kept {
+    struct kept *next;
+    max_align_t data[];
+} * kept;
+
+void *cli_keep(size_t size)
+{
+    struct kept *k = calloc(1, sizeof *k + size);
+    if (!k)
+        abort();
+    k->next = kept;
+    kept = k;
+    return k->data;
+}
+
+char *cli_keep_text(const char *text, size_t len)
+{
+    char *copy = cli_keep(len + 1);
+    memcpy(copy, text, len);
+    return copy;
+}
+
+void cli_keep_free(void)
+{
+    while (kept) {
+        struct kept *next = kept->next;
+        free(kept);
+        kept = next;
+    }
 }

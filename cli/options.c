@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ static const struct {
     {"project", 'p', "PROJECT", "project of short names (HARPOON_PROJECT)"},
     {"region", 'r', "REGION", "region of short names (HARPOON_REGION)"},
     {"endpoint", 0, "URL", "gateway, https://host:port (HARPOON_ENDPOINT)"},
-    {"ca", 0, "FILE", "certificates to trust (HARPOON_CA)"},
+    {"ca", 0, "FILE", "certificates to trust (HARPOON_CA); default: the system's"},
     {"cert", 0, "FILE", "client certificate (HARPOON_CERT)"},
     {"key", 0, "FILE", "its key (HARPOON_KEY)"},
     {"call-timeout", 0, "TIME", "of one call, with its retries; default 15s"},
@@ -113,6 +114,7 @@ int cli_parse(struct cli *c, const struct cli_option *table, int argc, char **ar
               struct hp_error *e)
 {
     bool options = true;
+    assert(c && argc >= 0);
     ret->count = 0;
     for (int i = 1; i < argc; i++) {
         if (options && strcmp(argv[i], "--") == 0) {
