@@ -273,12 +273,23 @@ static void on_failed(void *user, const struct hp_error *e)
     hp_err("simulated host failed", HP_S("host", h->name), HP_S("error", e->message));
 }
 
+static void cancel_jobs(void *user)
+{
+    struct sim_host *h = user;
+    struct sim_job *j = h->jobs, *next;
+    for (; j; j = next) { /* the last one's end frees the host */
+        struct ha_job *job = j->job;
+        next = j->next;
+        job_free(j);
+        job->status = hp_fail(&job->error, HP_ECANCELED, "the simulation ends");
+        job->done_cb(job);
+    }
+}
+
 static void on_closed(void *user)
 {
     struct sim_host *h = user;
     struct sim_fleet *f = h->fleet;
-    while (h->jobs)
-        job_free(h->jobs);
     for (struct sim_container *c; (c = h->containers);) {
         h->containers = c->next;
         container_free(c);
@@ -317,6 +328,7 @@ int sim_host_new(struct sim_fleet *f, const char *region, const char *name,
         .fill_metrics = fill_metrics,
         .on_failed = on_failed,
         .on_link = on_link,
+        .cancel_jobs = cancel_jobs,
         .user = h};
     int rc = ha_agent_new(&f->env, &o, &image, NULL, 0, &h->agent, e);
     if (rc) {

@@ -16,7 +16,6 @@ struct ha_agent {
     struct ha_timer timer;
     struct agent_job *jobs; /* under way */
     bool failed, closing;
-    uint64_t close_at_ms;
     void (*closed_cb)(void *user);
 };
 
@@ -32,6 +31,7 @@ struct agent_job {
 
 static void step(struct ha_agent *a, struct ha_event *ev);
 static void maybe_closed(struct ha_agent *a);
+static void give_up(struct ha_agent *a);
 
 int ha_env_init(struct ha_env *env, uv_loop_t *loop, uint64_t seed, struct hp_error *e)
 {
@@ -185,9 +185,8 @@ static void on_timer(struct ha_timer *t)
 {
     struct ha_agent *a = (struct ha_agent *)((char *)t - offsetof(struct ha_agent, timer));
     struct ha_event ev = {.kind = HA_EV_TIMER};
-    if (a->closing && hp_now_ms() >= a->close_at_ms) {
-        a->failed = true; /* what is still under way is not waited for */
-        maybe_closed(a);
+    if (a->closing) {
+        give_up(a);
         return;
     }
     step(a, &ev);
@@ -342,25 +341,31 @@ bool ha_agent_is_up(const struct ha_agent *a)
     return a->link && ha_link_is_up(a->link);
 }
 
-/* Frees when the link is gone and nothing is under way, or nothing is to be waited for. */
+/* Frees when the link and all jobs are gone, and the journal has everything, or nothing is to be waited for. */
 static void maybe_closed(struct ha_agent *a)
 {
-    if (!a->closing || a->link)
+    if (!a->closing || a->link || a->jobs || !(a->failed || ha_core_idle(a->core)))
         return;
-    if (!a->failed && (a->jobs || !ha_core_idle(a->core)))
-        return;
-    a->failed = true;
+    void (*cb)(void *) = a->closed_cb;
+    void *user = a->o.user;
     ha_timer_set(a->env->timers, &a->timer, UINT64_MAX);
     ha_timers_release(a->env->timers, 1);
     a->o.runtime->exited_cb = NULL;
     a->o.journal->synced_cb = NULL;
-    a->closing = false; /* only once */
-    if (a->closed_cb)
-        a->closed_cb(a->o.user);
-    while (a->jobs)
-        job_free(a->jobs);
     ha_core_free(a->core);
     free(a);
+    if (cb)
+        cb(user);
+}
+
+/* Nothing that is still under way is waited for. The intents in the journal tell what to go on with. */
+static void give_up(struct ha_agent *a)
+{
+    a->failed = true;
+    if (a->jobs)
+        a->o.cancel_jobs(a->o.user); /* the last one's end closes */
+    else
+        maybe_closed(a);
 }
 
 static void on_link_closed(void *user)
@@ -375,8 +380,7 @@ void ha_agent_close(struct ha_agent *a, const char *reason, uint64_t wait_ms, vo
     assert(!a->closing);
     a->closing = true;
     a->closed_cb = closed_cb;
-    a->close_at_ms = hp_now_ms() + wait_ms;
-    ha_timer_set(a->env->timers, &a->timer, a->close_at_ms);
+    ha_timer_set(a->env->timers, &a->timer, a->failed ? 0 : hp_now_ms() + wait_ms);
     struct ha_event ev = {.kind = HA_EV_LINK_DOWN};
     step(a, &ev); /* results stay in the journal from now on */
     ha_link_close(a->link, reason, on_link_closed);

@@ -32,6 +32,8 @@ struct ha_agent_options {
     /* The agent cannot go on: the journal failed, or memory is out. Stop the process, or this agent; a new start goes on from the journal. */
     void (*on_failed)(void *user, const struct hp_error *e);
     void (*on_link)(void *user, bool up); /* may be NULL */
+    /* While closing: the runtime shall call back all jobs under way now, or soon, with whatever result. */
+    void (*cancel_jobs)(void *user);
     void *user;
 };
 
@@ -46,8 +48,8 @@ int ha_agent_new(struct ha_env *env, const struct ha_agent_options *o, struct ha
 
 const struct ha_core *ha_agent_core(const struct ha_agent *a);
 bool ha_agent_is_up(const struct ha_agent *a);
-/* Leaves the router, lets jobs under way end for at most `wait_ms`, then calls closed_cb; the agent is freed after it. Journal and runtime may be closed
- * in closed_cb: a runtime with jobs under way must call none of them back any more. */
+/* Leaves the router, lets jobs under way end for at most `wait_ms`, then has the others cancelled, frees the agent and calls closed_cb; journal and runtime may be
+ * closed then. */
 void ha_agent_close(struct ha_agent *a, const char *reason, uint64_t wait_ms, void (*closed_cb)(void *user));
 
 #endif
