@@ -232,9 +232,9 @@ void sc_group_move(struct sc_region *r, struct sc_group *g, struct sc_host *host
 static uint64_t known_hash(const char *id)
 {
     uint64_t v = 0;
-    for (int i = 0; i < 16 && id[i]; i++) {
+    for (int i = 0; i < 32 && id[i]; i++) {
         unsigned c = (unsigned char)id[i];
-        v = v << 4 | (c <= '9' ? c - '0' : c - 'a' + 10);
+        v = (v << 4 | v >> 60) ^ (c <= '9' ? c - '0' : c - 'a' + 10); /* both halves, one over the other */
     }
     return v ? v : 1;
 }

@@ -146,7 +146,7 @@ struct sc_backlog {
     bool confirmed, failed;
 };
 
-/* Operation ids seen, by their first 8 bytes. */
+/* Operation ids seen, folded to 8 bytes. */
 struct sc_known {
     uint64_t *slots; /* 0: free */
     size_t room, count;
