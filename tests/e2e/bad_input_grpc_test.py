@@ -25,7 +25,6 @@ FIELDS = [
     ("parent of other words", [("parent", "project/demo/region/r1")], "parent"),
     ("parent with a trailing slash", [("parent", PARENT + "/")], "parent"),
     ("parent of 10,000 bytes", [("parent", "projects/" + "a" * 10000 + "/regions/r1")], "parent"),
-    ("unknown region", [("parent", "projects/demo/regions/atlantis")], "parent"),
     ("id is empty", [("container_id", "")], "container_id"),
     ("id with upper case", [("container_id", "Web")], "container_id"),
     ("id that begins with a digit", [("container_id", "1web")], "container_id"),
@@ -111,7 +110,6 @@ METHODS = [
     ("operation of no id", "operations", "CancelOperation", os_pb.CancelOperationRequest(name=""), "name"),
     ("operations of a bad parent", "operations", "ListOperations", os_pb.ListOperationsRequest(parent="regions/r1"), "parent"),
     ("events of no region", "events", "ListEvents", es.ListEventsRequest(), "parent"),
-    ("events of an unknown region", "events", "ListEvents", es.ListEventsRequest(parent="regions/atlantis"), "parent"),
     ("events after -1", "events", "ListEvents", es.ListEventsRequest(parent="regions/r1", after_sequence=-1), "after_sequence"),
     ("17 event types", "events", "ListEvents",
      es.ListEventsRequest(parent="regions/r1", filter=es.EventFilter(types=["a"] * 17)), "types"),
@@ -205,6 +203,21 @@ class BadInputGrpcTest(StackTest):
         c.request(self.headers(), h2.message(body))
         answer = c.answer()
         self.assertIn(answer.outcome, right, answer.headers)
+
+    # ---- Regions ----
+
+    def test_region_unknown_in_a_create(self):
+        request = self.client.create_request("x", image())
+        request.parent = "projects/demo/regions/atlantis"
+        self.assert_code(rpc_error(self.client.call, self.client.containers.CreateContainer, request), grpc.StatusCode.NOT_FOUND)
+
+    def test_region_unknown_in_a_list(self):
+        request = es.ListEventsRequest(parent="regions/atlantis")
+        self.assert_code(rpc_error(self.client.call, self.client.events.ListEvents, request), grpc.StatusCode.NOT_FOUND)
+
+    def test_region_unknown_in_a_watch(self):
+        stream = self.client.watch(region="atlantis")
+        self.assert_code(rpc_error(lambda: list(stream)), grpc.StatusCode.NOT_FOUND)
 
     # ---- gRPC framing ----
 

@@ -58,7 +58,7 @@ BODIES = [
     ("an unknown service", "/harpoon.v1.Nothing/Do", b"{}", {(404, "unimplemented"), (501, "unimplemented"), (404, None)}),
     ("the root", "/", b"{}", {(404, "unimplemented"), (501, "unimplemented"), (404, None)}),
     ("a path that climbs", "/../../etc/passwd", b"{}", {(404, "unimplemented"), (501, "unimplemented"), (404, None)}),
-    ("a bidirectional method", "/harpoon.v1.EventService/Submit", b"{}", {(501, "unimplemented"), (404, "unimplemented"), (415, None), (505, None), (505, "unimplemented")}),
+    ("a bidirectional method", "/harpoon.v1.EventService/Submit", b"{}", {(501, "unimplemented"), (404, "unimplemented"), (415, None), (505, None), (505, "unimplemented"), (415, "unknown")}),
 ]
 # Name, headers (None removes one), right pairs.
 HEADERS = [

@@ -5,9 +5,9 @@ import subprocess
 import uuid
 
 import grpc
-from grpc.health.v1 import health_pb2, health_pb2_grpc
 
 from harness import StackTest, image
+from grpc.health.v1 import health_pb2, health_pb2_grpc
 from paths import JS, TOP
 
 

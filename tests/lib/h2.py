@@ -30,7 +30,9 @@ class Answer:
 
     @property
     def outcome(self):
-        """One word: "grpc N", "http N", "reset", "goaway", "closed", "nothing"."""
+        """One word: "http N" when that is not 200, "grpc N", "reset", "goaway", "closed", "nothing"."""
+        if self.headers.get(":status", "200") != "200":
+            return f"http {self.headers[':status']}"
         if "grpc-status" in self.headers:
             return f"grpc {self.headers['grpc-status']}"
         if ":status" in self.headers and self.ended:

@@ -7,6 +7,7 @@ import tempfile
 import time
 import unittest
 
+import api  # makes the generated modules visible to whoever imports this one
 from paths import CLI, STACK, TOP
 
 # Where private stacks of tests live: short, because of unix sockets below it.
@@ -87,9 +88,8 @@ class Stack:
         return "\n".join(f"--- {n}\n{self.log(n, lines)}" for n in names if n not in ("epmd", "rabbitmq", "mariadb"))
 
     def client(self, gateway=0, token="admin", **kwargs):
-        from api import Client
         secret = {"admin": "HARPOON_TOKEN", "demo": "HARPOON_TOKEN_DEMO", "viewer": "HARPOON_TOKEN_VIEWER", "other": "HARPOON_TOKEN_OTHER"}
-        c = Client(self.env["HARPOON_ENDPOINTS"].split()[gateway], self.env["HARPOON_CA"], self.env[secret[token]] if token else "", **kwargs)
+        c = api.Client(self.env["HARPOON_ENDPOINTS"].split()[gateway], self.env["HARPOON_CA"], self.env[secret[token]] if token else "", **kwargs)
         self.clients.append(c)
         return c
 
@@ -112,13 +112,10 @@ class Stack:
 
     def hosts_ready(self, client, count, seconds=60):
         """Waits until `count` hosts of the client's region are READY."""
-        from api import host_pb2
-        import grpc
-
         def enough():
             try:
-                return sum(h.state == host_pb2.HOST_STATE_READY for h in client.list_hosts()) >= count
-            except grpc.RpcError:
+                return sum(h.state == api.host_pb2.HOST_STATE_READY for h in client.list_hosts()) >= count
+            except api.grpc.RpcError:
                 return False
         eventually(enough, seconds, f"{count} hosts to be READY", interval=0.1)
 
