@@ -247,6 +247,24 @@ static void read_certificate(struct hp_stream *s)
     ERR_clear_error();
 }
 
+/* OpenSSL keeps the peer's certificate with the session for as long as the connection lives, 4 KiB for one with an EC key. Ours are read once, and the ticket, which
+ * carries a copy, has been sent: so it gives back what can be replaced by something small or shared. */
+static void shrink_certificate(struct hp_stream *s)
+{
+    X509 *cert = SSL_get0_peer_certificate(s->ssl), *own = SSL_get_certificate(s->ssl);
+    EVP_PKEY *shared = own ? X509_get0_pubkey(own) : NULL;
+    X509_NAME *empty = cert && shared ? X509_NAME_new() : NULL;
+    if (!empty)
+        return;
+    X509_set_pubkey(cert, shared);
+    X509_set_subject_name(cert, empty);
+    X509_set_issuer_name(cert, empty);
+    while (X509_get_ext_count(cert) > 0)
+        X509_EXTENSION_free(X509_delete_ext(cert, 0));
+    X509_NAME_free(empty);
+    ERR_clear_error();
+}
+
 static void read_alpn(struct hp_stream *s)
 {
     const unsigned char *data = NULL;
@@ -269,6 +287,8 @@ static bool shake(struct hp_stream *s)
         if (rc != 1 || s->state != HP_STREAM_HANDSHAKE)
             return false;
         read_certificate(s);
+        if (s->listener)
+            shrink_certificate(s);
         read_alpn(s);
         hp_stream_set_open(s);
         return true;

@@ -7,6 +7,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +16,17 @@
 
 enum { SESSIONS_MAX = 8, PEM_MAX_BYTES = 1024 * 1024, VERIFY_DEPTH_MAX = 4 };
 
+static int context_index = -1; /* of SSL_get_ex_data: the context of a connection */
+
 struct kept_session {
     char *key; /* address and server name */
     SSL_SESSION *session;
 };
 
 struct hp_tls_context {
-    SSL_CTX *ctx;
+    SSL_CTX *ctx;  /* a counted reference */
+    X509 *cert;    /* leaf of this context when ctx is shared; else NULL: it is in ctx */
+    EVP_PKEY *key; /* likewise */
     size_t refs;
     enum hp_tls_role role;
     unsigned char alpn[256]; /* server: wire form, best first */
@@ -54,9 +59,9 @@ SSL_SESSION *hp_tls_context_session(struct hp_tls_context *c, const char *key)
 /* OpenSSL's new-session callback: returning 1 keeps the reference. */
 static int keep_session(SSL *ssl, SSL_SESSION *session)
 {
-    struct hp_tls_context *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    struct hp_tls_context *c = SSL_get_ex_data(ssl, context_index);
     const char *key = SSL_get_app_data(ssl);
-    if (c->role != HP_TLS_CLIENT || !key || !SSL_SESSION_is_resumable(session))
+    if (!c || c->role != HP_TLS_CLIENT || !key || !SSL_SESSION_is_resumable(session))
         return 0;
     struct kept_session *k = NULL;
     for (size_t i = 0; i < SESSIONS_MAX && !k; i++)
@@ -185,9 +190,8 @@ static int use_key(struct hp_tls_context *c, const struct material *m, struct hp
 static int set_policy(struct hp_tls_context *c, const struct hp_tls_options *o, bool has_ca)
 {
     SSL_CTX *ctx = c->ctx;
-    SSL_CTX_set_app_data(ctx, c);
-    SSL_CTX_set_mode(ctx,
-                     SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_mode(ctx, SSL_MODE_NO_AUTO_CHAIN | SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                              SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                                  SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_verify_depth(ctx, VERIFY_DEPTH_MAX);
@@ -226,17 +230,32 @@ static int check_options(const struct hp_tls_options *o, bool ca, bool cert, boo
     return 0;
 }
 
+static void make_index(void)
+{
+    context_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+}
+
+static struct hp_tls_context *context_alloc(enum hp_tls_role role)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_index);
+    struct hp_tls_context *c = context_index >= 0 ? calloc(1, sizeof *c) : NULL;
+    if (c) {
+        c->refs = 1;
+        c->role = role;
+    }
+    return c;
+}
+
 static int context_new(const struct hp_tls_options *o, const struct material *ca, const struct material *cert,
                        const struct material *key, struct hp_tls_context **ret, struct hp_error *e)
 {
     int rc = check_options(o, ca->pem, cert->pem, key->pem, e);
     if (rc)
         return rc;
-    struct hp_tls_context *c = calloc(1, sizeof *c);
+    struct hp_tls_context *c = context_alloc(o->role);
     if (!c)
         return hp_fail(e, HP_ENOMEM, "TLS: out of memory");
-    c->refs = 1;
-    c->role = o->role;
     ERR_clear_error();
     c->ctx = SSL_CTX_new(o->role == HP_TLS_CLIENT ? TLS_client_method() : TLS_server_method());
     if (!c->ctx)
@@ -258,12 +277,84 @@ static int context_new(const struct hp_tls_options *o, const struct material *ca
     return rc;
 }
 
+/* A simulated fleet has one context per host, all of one CA: an SSL_CTX costs milliseconds and tens of kilobytes, so the latest one is shared by
+ * clients, and only the certificate is the context's own. */
+static _Thread_local struct {
+    char *ca_pem;
+    SSL_CTX *ctx;
+} latest_client;
+
+static SSL_CTX *shared_ctx(const char *ca_pem)
+{
+    if (!latest_client.ca_pem || strcmp(latest_client.ca_pem, ca_pem) != 0)
+        return NULL;
+    SSL_CTX_up_ref(latest_client.ctx);
+    return latest_client.ctx;
+}
+
+static void share_ctx(const char *ca_pem, SSL_CTX *ctx)
+{
+    char *copy = strdup(ca_pem);
+    if (!copy)
+        return;
+    free(latest_client.ca_pem);
+    SSL_CTX_free(latest_client.ctx);
+    SSL_CTX_up_ref(ctx);
+    latest_client.ca_pem = copy;
+    latest_client.ctx = ctx;
+}
+
+/* Certificate and key of a client, beside the shared SSL_CTX. */
+static int read_leaf(struct hp_tls_context *c, const char *cert_pem, const char *key_pem, struct hp_error *e)
+{
+    if (!cert_pem)
+        return 0;
+    BIO *cert = BIO_new_mem_buf(cert_pem, -1), *key = BIO_new_mem_buf(key_pem, -1);
+    if (cert && key) {
+        c->cert = PEM_read_bio_X509(cert, NULL, no_password, NULL);
+        c->key = PEM_read_bio_PrivateKey(key, NULL, no_password, NULL);
+    }
+    BIO_free(cert);
+    BIO_free(key);
+    if (!c->cert)
+        return fail_ssl(e, HP_EINVAL, "certificate in", "the certificate text");
+    if (!c->key || X509_check_private_key(c->cert, c->key) != 1)
+        return fail_ssl(e, HP_EINVAL, "private key in", "the key text");
+    return 0;
+}
+
 int hp_tls_context_new_pem(const struct hp_tls_options *o, const char *ca_pem, const char *cert_pem,
                            const char *key_pem, struct hp_tls_context **ret, struct hp_error *e)
 {
-    return context_new(o, &(struct material){ca_pem, "the CA text"},
-                       &(struct material){cert_pem, "the certificate text"},
-                       &(struct material){key_pem, "the key text"}, ret, e);
+    const struct material ca = {ca_pem, "the CA text"}, cert = {cert_pem, "the certificate text"},
+                          key = {key_pem, "the key text"}, none = {0};
+    if (o->role == HP_TLS_SERVER)
+        return context_new(o, &ca, &cert, &key, ret, e);
+    struct hp_tls_context *c = NULL;
+    int rc = check_options(o, ca_pem, cert_pem, key_pem, e);
+    if (rc)
+        return rc;
+    ERR_clear_error();
+    SSL_CTX *ctx = shared_ctx(ca_pem);
+    if (ctx) {
+        c = context_alloc(o->role);
+        if (!c) {
+            SSL_CTX_free(ctx);
+            return hp_fail(e, HP_ENOMEM, "TLS: out of memory");
+        }
+        c->ctx = ctx;
+    } else {
+        rc = context_new(o, &ca, &none, &none, &c, e);
+        if (rc)
+            return rc;
+        share_ctx(ca_pem, c->ctx);
+    }
+    rc = read_leaf(c, cert_pem, key_pem, e);
+    if (rc)
+        hp_tls_context_unref(c);
+    else
+        *ret = c;
+    return rc;
 }
 
 static int read_file(const char *file, char **ret, struct hp_error *e)
@@ -346,10 +437,21 @@ void hp_tls_context_unref(struct hp_tls_context *c)
         SSL_SESSION_free(c->sessions[i].session);
     }
     SSL_CTX_free(c->ctx);
+    X509_free(c->cert);
+    EVP_PKEY_free(c->key);
     free(c);
 }
 
 SSL *hp_tls_context_ssl(struct hp_tls_context *c)
 {
-    return SSL_new(c->ctx);
+    SSL *ssl = SSL_new(c->ctx);
+    if (!ssl)
+        return NULL;
+    bool ok = SSL_set_ex_data(ssl, context_index, c) == 1;
+    if (ok && c->cert)
+        ok = SSL_use_certificate(ssl, c->cert) == 1 && SSL_use_PrivateKey(ssl, c->key) == 1;
+    if (ok)
+        return ssl;
+    SSL_free(ssl);
+    return NULL;
 }

@@ -21,7 +21,7 @@ struct hp_tls_options {
 
 /* Errors name the file and OpenSSL's reason. Any thread; used on one. */
 int hp_tls_context_new(const struct hp_tls_options *o, struct hp_tls_context **ret, struct hp_error *e) HP_MUST_CHECK;
-/* From memory, for simulated fleets: PEM texts. */
+/* From memory, for simulated fleets: PEM texts. Clients with the same CA share what can be shared; their certificate is one, without a chain. */
 int hp_tls_context_new_pem(const struct hp_tls_options *o, const char *ca_pem, const char *cert_pem,
                            const char *key_pem, struct hp_tls_context **ret, struct hp_error *e) HP_MUST_CHECK;
 /* Takes a reference; streams hold one. */
