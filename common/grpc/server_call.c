@@ -186,11 +186,25 @@ static void start_response(struct server_call *c)
         server_fatal(c->session, rc);
 }
 
+/* For whoever does not speak gRPC: an HTTP status and nothing that could be taken for more. */
+static void refuse_plainly(struct server_call *c, const char *http)
+{
+    const nghttp2_nv fields[] = {field(":status", http), field("content-length", "0")};
+    int rc = nghttp2_submit_response(c->session->h2, c->stream_id, fields, 2, NULL);
+    if (rc)
+        server_fatal(c->session, rc);
+}
+
 static void trailers_only(struct server_call *c)
 {
     assert(!c->response_started);
     char http[8];
     snprintf(http, sizeof http, "%d", c->http_status);
+    c->response_started = true;
+    if (c->http_status == 405 || c->http_status == 415) {
+        refuse_plainly(c, http);
+        return;
+    }
     struct trailers t;
     trailers_make(&t, c->status);
     nghttp2_nv fields[6];
@@ -200,7 +214,6 @@ static void trailers_only(struct server_call *c)
     if (c->encoding_bad)
         fields[n++] = field("grpc-accept-encoding", "identity");
     memcpy(fields + n, t.fields, t.count * sizeof t.fields[0]);
-    c->response_started = true;
     int rc = nghttp2_submit_response(c->session->h2, c->stream_id, fields, n + t.count, NULL);
     trailers_done(&t);
     if (rc)

@@ -344,6 +344,8 @@ static enum MHD_Result queue_answer(struct http_call *c)
     if (c->streaming && !c->http_status)
         return queue(c, 200, connect_response_type(c),
                      MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_BLOCK_BYTES, read_stream, c, NULL));
+    if (c->http_status == 405 || c->http_status == 415) /* "415 Unsupported Media Type" has no body in Connect */
+        return queue(c, c->http_status, NULL, MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
     if (c->status)
         return queue_error(c);
     return queue_text(c, 200, connect_response_type(c), hp_bytes_head(&c->output), c->output.len);
