@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "echo.pb-c.h"
 
 typedef Harpoon__Test__V1__EchoRequest Request;
@@ -225,6 +226,7 @@ static void on_cancel(struct hp_rpc_call *call)
     if (!e)
         return;
     e->service->cancels++;
+    hp_debug("cancelled", HP_S("method", hp_rpc_method_of(call)->name));
     end(e);
 }
 
