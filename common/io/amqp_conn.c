@@ -461,6 +461,21 @@ static int on_declare_reply(struct hp_amqp_conn *c, amqp_method_number_t id, con
     return 0;
 }
 
+/* What is decoded points into its frame, and the body may come with a later read: the pool keeps the frame as long as the content. */
+static int keep_frame(struct channel *ch, const struct hp_amqp_frame *f, struct hp_amqp_frame *ret, struct hp_error *e)
+{
+    amqp_bytes_t copy;
+    *ret = *f;
+    if (f->len == 0)
+        return 0;
+    amqp_pool_alloc_bytes(&ch->pool, f->len, &copy);
+    if (!copy.bytes)
+        return hp_fail(e, HP_ENOMEM, "out of memory for a frame of %zu bytes", f->len);
+    memcpy(copy.bytes, f->payload, f->len);
+    ret->payload = copy.bytes;
+    return 0;
+}
+
 static int on_method(struct hp_amqp_conn *c, const struct hp_amqp_frame *f, struct hp_error *e)
 {
     struct channel *ch = &c->channels[f->channel];
@@ -468,7 +483,10 @@ static int on_method(struct hp_amqp_conn *c, const struct hp_amqp_frame *f, stru
         return hp_fail(e, HP_EPROTO, "method within a message from the broker");
     amqp_method_number_t id;
     void *method;
-    int rc = hp_amqp_decode_method(f, &ch->pool, &id, &method, e);
+    struct hp_amqp_frame kept;
+    int rc = keep_frame(ch, f, &kept, e);
+    if (!rc)
+        rc = hp_amqp_decode_method(&kept, &ch->pool, &id, &method, e);
     if (rc)
         return rc;
     if (id == AMQP_BASIC_DELIVER_METHOD || id == AMQP_BASIC_RETURN_METHOD) {
@@ -502,7 +520,10 @@ static int on_header(struct hp_amqp_conn *c, const struct hp_amqp_frame *f, stru
     if (!ch->content.id || ch->content.properties)
         return hp_fail(e, HP_EPROTO, "content header without a message from the broker");
     amqp_basic_properties_t *properties;
-    int rc = hp_amqp_decode_header(f, &ch->pool, &ch->content.len, &properties, e);
+    struct hp_amqp_frame kept;
+    int rc = keep_frame(ch, f, &kept, e);
+    if (!rc)
+        rc = hp_amqp_decode_header(&kept, &ch->pool, &ch->content.len, &properties, e);
     if (rc)
         return rc;
     ch->content.properties = properties;
