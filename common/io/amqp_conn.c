@@ -445,8 +445,9 @@ static int on_declare_reply(struct hp_amqp_conn *c, amqp_method_number_t id, con
             hp_amqp_object_describe(what, &c->topology[c->declared]);
             hp_wrap(e, "%s cannot be declared", what);
         }
-        /* Other arguments than those of the existing object, or no right: trying often does not help. A lock ends with the old connection. */
-        if (m->reply_code != AMQP_RESOURCE_LOCKED)
+        /* Other arguments than those of the existing object, or no right: trying often does not help. A lock ends with the old connection; and a broker that has
+         * just started answers NOT_FOUND for a queue whose process is not up yet. */
+        if (m->reply_code != AMQP_RESOURCE_LOCKED && m->reply_code != AMQP_NOT_FOUND)
             c->retry_min_ms = HP_AMQP_CONFIG_RETRY_MS;
         return e->code;
     }
