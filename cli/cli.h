@@ -2,6 +2,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <jansson.h>
 #include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -124,6 +125,10 @@ void cli_table_print(struct cli_table *t, FILE *f);
 void cli_table_free(struct cli_table *t);
 /* JSON to standard output: indented for -o json, one line for jsonl. Exit code. */
 int cli_print_json(struct cli *c, const ProtobufCMessage *m);
+/* For -o json of a list: adds a page's array, by its JSON name, to *doc (NULL before the first page), so that all pages are one document {"containers": […]}. Exit code. */
+int cli_add_page(json_t **doc, const char *array, const ProtobufCMessage *page);
+/* Prints it to standard output and frees it; NULL is nothing. */
+int cli_print_document(json_t *doc);
 void cli_format_bytes(char out[32], int64_t bytes);
 void cli_format_cpu(char out[32], int64_t millis);
 void cli_format_age(char out[32], const Google__Protobuf__Timestamp *t);

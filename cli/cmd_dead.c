@@ -5,10 +5,12 @@
 #include <amqp.h>
 #include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "io/amqp_wire.h"
 #include "wire/names.h"
 
 enum { DEAD_MAX = 1000, CHANNEL = 1, CONFIRM_CHANNEL = 2 };
@@ -21,7 +23,9 @@ struct dead_options {
 struct dead_message {
     uint64_t tag;
     amqp_message_t message;
-    char id[128], queue[256], reason[64], type[128];
+    char id[256]; /* its message id, else made from the body: the same each time it is looked at */
+    char queue[256], reason[64], type[256];
+    int64_t count, died_s; /* deaths, and the last one's time; 0 unknown */
 };
 
 struct dead {
@@ -104,26 +108,56 @@ static void copy_bytes(char *out, size_t size, amqp_bytes_t b)
             out[i] = '?';
 }
 
+static void make_id(struct dead_message *m)
+{
+    unsigned char hash[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    const amqp_bytes_t *body = &m->message.body;
+    if (!EVP_Digest(body->bytes, body->len, hash, &size, EVP_sha256(), NULL) || size < 8)
+        return;
+    memcpy(m->id, "body-", 5);
+    for (int i = 0; i < 8; i++)
+        snprintf(m->id + 5 + 2 * i, 3, "%02x", hash[i]);
+}
+
+static void read_text(char *out, size_t size, const amqp_table_t *t, const char *key)
+{
+    const amqp_field_value_t *v = hp_amqp_table_find(t, key);
+    if (v && (v->kind == AMQP_FIELD_KIND_UTF8 || v->kind == AMQP_FIELD_KIND_BYTES))
+        copy_bytes(out, size, v->value.bytes);
+}
+
+static void read_int(int64_t *out, const amqp_table_t *t, const char *key)
+{
+    const amqp_field_value_t *v = hp_amqp_table_find(t, key);
+    if (!v || !hp_amqp_field_int(v, out))
+        *out = 0;
+}
+
+/* The broker's notes: x-death holds one entry for each queue and reason, the latest first. */
 static void read_headers(struct dead_message *m)
 {
     const amqp_basic_properties_t *p = &m->message.properties;
     if (p->_flags & AMQP_BASIC_MESSAGE_ID_FLAG)
         copy_bytes(m->id, sizeof m->id, p->message_id);
+    if (!*m->id)
+        make_id(m);
     if (p->_flags & AMQP_BASIC_TYPE_FLAG)
         copy_bytes(m->type, sizeof m->type, p->type);
     if (!(p->_flags & AMQP_BASIC_HEADERS_FLAG))
         return;
-    for (int i = 0; i < p->headers.num_entries; i++) {
-        const amqp_table_entry_t *h = &p->headers.entries[i];
-        char key[64];
-        copy_bytes(key, sizeof key, h->key);
-        if (h->value.kind != AMQP_FIELD_KIND_UTF8 && h->value.kind != AMQP_FIELD_KIND_BYTES)
-            continue;
-        if (strcmp(key, "x-first-death-queue") == 0)
-            copy_bytes(m->queue, sizeof m->queue, h->value.value.bytes);
-        else if (strcmp(key, "x-first-death-reason") == 0)
-            copy_bytes(m->reason, sizeof m->reason, h->value.value.bytes);
+    const amqp_field_value_t *deaths = hp_amqp_table_find(&p->headers, "x-death");
+    if (deaths && deaths->kind == AMQP_FIELD_KIND_ARRAY && deaths->value.array.num_entries > 0 &&
+        deaths->value.array.entries[0].kind == AMQP_FIELD_KIND_TABLE) {
+        const amqp_table_t *last = &deaths->value.array.entries[0].value.table;
+        read_text(m->queue, sizeof m->queue, last, "queue");
+        read_text(m->reason, sizeof m->reason, last, "reason");
+        read_int(&m->count, last, "count");
+        read_int(&m->died_s, last, "time");
     }
+    /* Where it died first is where it belongs. */
+    read_text(m->queue, sizeof m->queue, &p->headers, "x-first-death-queue");
+    read_text(m->reason, sizeof m->reason, &p->headers, "x-first-death-reason");
 }
 
 static int fetch_all(struct dead *d, const char *queue, int limit)
@@ -149,24 +183,63 @@ static int fetch_all(struct dead *d, const char *queue, int limit)
     return CLI_OK;
 }
 
-static void list(struct cli *c, const struct dead *d)
+static void stamp_of(char out[40], int64_t seconds)
 {
-    static const char *const headers[] = {"ID", "FROM", "REASON", "TYPE", "BYTES", NULL};
+    Google__Protobuf__Timestamp t = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+    t.seconds = seconds;
+    cli_format_time(out, &t);
+}
+
+static int list_json(struct cli *c, const struct dead *d)
+{
+    json_t *all = json_array();
+    for (int i = 0; i < d->count; i++) {
+        const struct dead_message *m = &d->messages[i];
+        json_t *one =
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "id", m->id, "from", m->queue, "reason", m->reason, "type",
+                      m->type, "bytes", (json_int_t)m->message.body.len, "deaths", (json_int_t)m->count);
+        if (one && m->died_s) {
+            char stamp[40];
+            stamp_of(stamp, m->died_s);
+            json_object_set_new(one, "diedTime", json_string(stamp));
+        }
+        if (json_array_append_new(all, one)) {
+            json_decref(all);
+            return cli_error(CLI_INTERNAL, "%s: its id or type is not UTF-8", m->id);
+        }
+    }
+    if (c->format == CLI_JSON)
+        return cli_print_document(json_pack("{s:o}", "messages", all));
+    size_t i;
+    json_t *one;
+    json_array_foreach(all, i, one)
+    {
+        json_dumpf(one, stdout, JSON_COMPACT);
+        putchar('\n');
+    }
+    json_decref(all);
+    return CLI_OK;
+}
+
+static int list(struct cli *c, const struct dead *d)
+{
+    static const char *const headers[] = {"ID", "FROM", "REASON", "DEATHS", "LAST", "TYPE", "BYTES", NULL};
+    if (c->format == CLI_JSON || c->format == CLI_JSONL)
+        return list_json(c, d);
     struct cli_table *t = cli_table_new(headers);
     for (int i = 0; i < d->count; i++) {
         const struct dead_message *m = &d->messages[i];
-        char bytes[24];
+        char bytes[24], deaths[24], stamp[40] = "";
         snprintf(bytes, sizeof bytes, "%zu", m->message.body.len);
-        const char *cells[] = {m->id, m->queue, m->reason, m->type, bytes};
-        if (c->format == CLI_JSON || c->format == CLI_JSONL)
-            printf("{\"id\":\"%s\",\"from\":\"%s\",\"reason\":\"%s\",\"type\":\"%s\",\"bytes\":%s}\n", m->id, m->queue,
-                   m->reason, m->type, bytes);
-        else
-            cli_table_row(t, cells);
+        snprintf(deaths, sizeof deaths, "%lld", (long long)m->count);
+        if (m->died_s)
+            stamp_of(stamp, m->died_s);
+        const char *cells[] = {m->id, m->queue, m->reason, deaths, stamp, m->type, bytes};
+        cli_table_row(t, cells);
     }
-    if (c->format == CLI_TABLE || c->format == CLI_WIDE)
-        cli_table_print(t, stdout);
+    cli_table_print(t, stdout);
     cli_table_free(t);
+    return CLI_OK;
 }
 
 /* Waits for the confirm of the one message under way; a return before it means that its queue is gone. */
@@ -274,7 +347,7 @@ int cli_cmd_dead(struct cli *c, int argc, char **argv)
     if (!code && (again || drop))
         code = act(&d, again, &args, o.all);
     else if (!code)
-        list(c, &d);
+        code = list(c, &d);
     disconnect(&d);
     return code;
 }

@@ -26,7 +26,7 @@ static void print_event(struct cli *c, const Harpoon__V1__Event *ev)
     }
     char stamp[40];
     cli_format_time(stamp, ev->time);
-    printf("%lld  %s  %-8s  %-32s  %s%s%s\n", (long long)ev->sequence, stamp,
+    printf("%6lld  %s  %-8s  %-32s  %s%s%s\n", (long long)ev->sequence, stamp,
            cli_enum_name(&harpoon__v1__severity__descriptor, (int)ev->severity), ev->type,
            c->format == CLI_WIDE ? ev->subject : cli_last_segment(ev->subject), *ev->message ? "  " : "", ev->message);
 }
@@ -44,6 +44,13 @@ static bool on_event(const ProtobufCMessage *m, void *user)
     return true;
 }
 
+static void timestamp_of(Google__Protobuf__Timestamp *ret, int64_t ns)
+{
+    google__protobuf__timestamp__init(ret);
+    ret->seconds = ns / 1000000000;
+    ret->nanos = (int32_t)(ns % 1000000000);
+}
+
 /* "2026-11-22T02:00:00Z", or a time ago such as "10m". */
 static int parse_since(const char *text, Google__Protobuf__Timestamp *ret)
 {
@@ -58,16 +65,16 @@ static int parse_since(const char *text, Google__Protobuf__Timestamp *ret)
     }
     if (cli_parse_duration(text, &ms, &e))
         return cli_usage("--since %s: must be a time ago such as 10m, or 2026-01-31T12:00:00Z", text);
-    int64_t ns = hp_wall_ns() - ms * 1000000;
-    ret->seconds = ns / 1000000000;
-    ret->nanos = (int32_t)(ns % 1000000000);
+    timestamp_of(ret, hp_wall_ns() - ms * 1000000);
     return CLI_OK;
 }
 
 static int follow(struct cli *c, Harpoon__V1__WatchRequest *req)
 {
     struct events_state st = {.c = c, .last = -1};
+    Google__Protobuf__Timestamp began;
     uint64_t pause_ms = 200;
+    timestamp_of(&began, hp_wall_ns());
     for (;;) {
         Google__Rpc__Status *status = NULL;
         int64_t before = st.last;
@@ -94,6 +101,10 @@ static int follow(struct cli *c, Harpoon__V1__WatchRequest *req)
         if (st.last >= 0) {
             req->start_case = HARPOON__V1__WATCH_REQUEST__START_AFTER_SEQUENCE;
             req->after_sequence = st.last;
+        } else if (req->start_case == HARPOON__V1__WATCH_REQUEST__START__NOT_SET) {
+            /* Lost before the first sign of where "now" was. */
+            req->start_case = HARPOON__V1__WATCH_REQUEST__START_SINCE;
+            req->since = &began;
         }
     }
 }
@@ -102,6 +113,7 @@ static int list_once(struct cli *c, Harpoon__V1__ListEventsRequest *req, int64_t
 {
     char *token = NULL;
     int64_t left = limit;
+    json_t *doc = NULL;
     int code = CLI_OK;
     do {
         ProtobufCMessage *m = NULL;
@@ -112,15 +124,20 @@ static int list_once(struct cli *c, Harpoon__V1__ListEventsRequest *req, int64_t
         free(token);
         token = NULL;
         if (code)
-            return code;
+            break;
         const Harpoon__V1__ListEventsResponse *r = (const Harpoon__V1__ListEventsResponse *)m;
-        for (size_t i = 0; i < r->n_events; i++)
+        if (c->format == CLI_JSON)
+            code = cli_add_page(&doc, "events", m);
+        for (size_t i = 0; c->format != CLI_JSON && i < r->n_events; i++)
             print_event(c, r->events[i]);
         left -= (int64_t)r->n_events;
         token = *r->next_page_token && left > 0 ? strdup(r->next_page_token) : NULL;
         protobuf_c_message_free_unpacked(m, NULL);
-    } while (token && !c->interrupted);
+    } while (token && !code && !c->interrupted);
     free(token);
+    if (!code)
+        return cli_print_document(doc);
+    json_decref(doc);
     return code;
 }
 

@@ -61,12 +61,14 @@ struct pager {
     const ProtobufCMessageDescriptor *response;
     /* Adds a page's rows; returns its next_page_token. */
     const char *(*page_cb)(struct cli *c, struct cli_table *t, const ProtobufCMessage *page);
-    int pages_max; /* 0: all */
+    const char *array; /* JSON name of the page's list */
+    int pages_max;     /* 0: all */
 };
 
 static int print_pages(struct cli *c, struct pager *p, struct cli_table *t)
 {
     char *token = NULL;
+    json_t *doc = NULL;
     int code = CLI_OK, pages = 0;
     do {
         ProtobufCMessage *page = NULL;
@@ -77,8 +79,8 @@ static int print_pages(struct cli *c, struct pager *p, struct cli_table *t)
         if (code)
             break;
         const char *next = p->page_cb(c, t, page);
-        if (is_json(c))
-            code = c->format == CLI_JSON ? cli_print_json(c, page) : CLI_OK;
+        if (c->format == CLI_JSON)
+            code = cli_add_page(&doc, p->array, page);
         token = next && *next ? strdup(next) : NULL;
         protobuf_c_message_free_unpacked(page, NULL);
         pages++;
@@ -87,7 +89,10 @@ static int print_pages(struct cli *c, struct pager *p, struct cli_table *t)
     if (!code && !is_json(c))
         cli_table_print(t, stdout);
     cli_table_free(t);
-    return code;
+    int print_code = code ? code : cli_print_document(doc);
+    if (code)
+        json_decref(doc);
+    return print_code;
 }
 
 static const char *container_page(struct cli *c, struct cli_table *t, const ProtobufCMessage *page)
@@ -111,8 +116,13 @@ int cli_list_containers(struct cli *c)
     Harpoon__V1__ListContainersRequest req = HARPOON__V1__LIST_CONTAINERS_REQUEST__INIT;
     req.parent = parent;
     req.page_size = 1000;
-    struct pager p = {"/harpoon.v1.ContainerService/ListContainers",      &req.base,      &req.page_token,
-                      &harpoon__v1__list_containers_response__descriptor, container_page, 0};
+    struct pager p = {"/harpoon.v1.ContainerService/ListContainers",
+                      &req.base,
+                      &req.page_token,
+                      &harpoon__v1__list_containers_response__descriptor,
+                      container_page,
+                      "containers",
+                      0};
     return print_pages(c, &p, cli_table_new(c->format == CLI_WIDE ? container_headers_wide : container_headers));
 }
 
@@ -180,8 +190,13 @@ int cli_list_hosts(struct cli *c)
     Harpoon__V1__ListHostsRequest req = HARPOON__V1__LIST_HOSTS_REQUEST__INIT;
     req.parent = parent;
     req.page_size = 1000;
-    struct pager p = {"/harpoon.v1.HostService/ListHosts",           &req.base, &req.page_token,
-                      &harpoon__v1__list_hosts_response__descriptor, host_page, 0};
+    struct pager p = {"/harpoon.v1.HostService/ListHosts",
+                      &req.base,
+                      &req.page_token,
+                      &harpoon__v1__list_hosts_response__descriptor,
+                      host_page,
+                      "hosts",
+                      0};
     return print_pages(c, &p, cli_table_new(c->format == CLI_WIDE ? host_headers_wide : host_headers));
 }
 
@@ -223,8 +238,13 @@ int cli_list_operations(struct cli *c, const char *target, bool active_only, int
     req.page_size = limit;
     req.target = (char *)(target ? target : "");
     req.active_only = active_only;
-    struct pager p = {"/harpoon.v1.OperationService/ListOperations",      &req.base, &req.page_token,
-                      &harpoon__v1__list_operations_response__descriptor, op_page,   1};
+    struct pager p = {"/harpoon.v1.OperationService/ListOperations",
+                      &req.base,
+                      &req.page_token,
+                      &harpoon__v1__list_operations_response__descriptor,
+                      op_page,
+                      "operations",
+                      1};
     return print_pages(c, &p, cli_table_new(op_headers));
 }
 

@@ -87,6 +87,29 @@ int cli_print_json(struct cli *c, const ProtobufCMessage *m)
     return CLI_OK;
 }
 
+int cli_add_page(json_t **doc, const char *array, const ProtobufCMessage *page)
+{
+    struct hp_error e = {0};
+    json_t *json = hp_json_from_message(page, &e);
+    if (!json)
+        return cli_error(CLI_INTERNAL, "%s", e.message);
+    if (!*doc)
+        *doc = json_pack("{s:[]}", array); /* also for an empty list, which the message leaves out */
+    json_t *all = json_object_get(*doc, array), *rows = json_object_get(json, array);
+    bool ok = all && (!rows || json_array_extend(all, rows) == 0);
+    json_decref(json);
+    return ok ? CLI_OK : cli_error(CLI_INTERNAL, "out of memory");
+}
+
+int cli_print_document(json_t *doc)
+{
+    int code = CLI_OK;
+    if (doc && (json_dumpf(doc, stdout, JSON_INDENT(2)) || putchar('\n') == EOF))
+        code = cli_error(CLI_INTERNAL, "standard output cannot be written");
+    json_decref(doc);
+    return code;
+}
+
 void cli_format_bytes(char out[32], int64_t bytes)
 {
     static const char *const units[] = {"", "Ki", "Mi", "Gi", "Ti"};
