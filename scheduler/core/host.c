@@ -31,6 +31,11 @@ bool sc_host_attached(const struct sc_host *h)
     return *h->pb->router != '\0';
 }
 
+bool sc_host_answers(const struct sc_host *h)
+{
+    return sc_host_attached(h) && h->pb->state != UNKNOWN;
+}
+
 void sc_host_free(struct sc_host *h)
 {
     if (h->pb)
@@ -171,8 +176,10 @@ void sc_host_heard(struct sc_region *r, struct sc_host *h)
     h->pb->state = h->pb->draining ? DRAINING : READY;
     sc_host_refresh(r, h);
     sc_host_event(r, h, "ready", INFO, NULL, NULL);
-    if (was_unknown)
-        sc_dispatch_inventory(r, h); /* tells how its containers are */
+    if (!was_unknown)
+        return;
+    h->inventory_id = 0;
+    sc_dispatch_inventory(r, h); /* tells how its containers are, and what it missed */
 }
 
 void sc_host_watch(struct sc_region *r, struct sc_host *h)

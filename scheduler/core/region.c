@@ -420,8 +420,8 @@ static void flight_overdue(struct sc_region *r, struct sc_container *c)
         sc_dispatch(r, c);
         return;
     }
-    if (!sc_host_attached(h))
-        return; /* attaching compares anyway */
+    if (!sc_host_answers(h))
+        return; /* when it does again it is asked anyway */
     sc_dispatch_inventory(r, h);
     sc_timer_set(r, &c->flight_timer, r->config.dispatch_ms);
 }
@@ -441,7 +441,7 @@ static void fire(struct sc_region *r, struct sc_timer *t)
     case SC_TIMER_RESYNC: {
         struct sc_host *h = SC_OWNER(t, struct sc_host, resync);
         h->inventory_id = 0;
-        if (sc_host_attached(h))
+        if (sc_host_answers(h))
             sc_dispatch_inventory(r, h);
         break;
     }

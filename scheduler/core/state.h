@@ -370,6 +370,8 @@ struct sc_host *sc_host_new(struct sc_region *r, const char *name);
 void sc_host_free(struct sc_host *h);
 struct sc_slot *sc_host_slot(const struct sc_host *h);
 bool sc_host_attached(const struct sc_host *h);
+/* Attached, and not silent for long. */
+bool sc_host_answers(const struct sc_host *h);
 /* Recomputes what placement sees, and wakes what waits when there may be more room. */
 void sc_host_refresh(struct sc_region *r, struct sc_host *h);
 void sc_host_dirty(struct sc_region *r, struct sc_host *h, bool urgent);
