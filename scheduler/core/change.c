@@ -318,7 +318,7 @@ void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_ope
     else
         harpoon__v1__container__free_unpacked(doc, NULL);
     sc_container_bump(r, c);
-    c->sync = true;
+    sc_container_sync(r, c, true);
     sc_change_claim(r, c);
 }
 

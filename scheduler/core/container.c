@@ -90,6 +90,14 @@ void sc_container_dirty(struct sc_region *r, struct sc_container *c)
     sc_list_append(&r->dirty_containers, &c->dirty_link);
 }
 
+void sc_container_sync(struct sc_region *r, struct sc_container *c, bool sync)
+{
+    if (c->sync == sync)
+        return;
+    c->sync = sync;
+    sc_container_dirty(r, c);
+}
+
 void sc_container_event(struct sc_region *r, struct sc_container *c, const char *what, Harpoon__V1__Severity severity,
                         const struct sc_operation *op, const char *message)
 {

@@ -87,13 +87,13 @@ static void send_ensure(struct sc_region *r, struct sc_container *c, const char 
         harpoon__v1__container__free_unpacked(t.owned, NULL);
 }
 
-static void send_remove(struct sc_region *r, const struct sc_host *h, const struct sc_container *c)
+static void send_remove(struct sc_region *r, const struct sc_host *h, const struct sc_container *c, int64_t generation)
 {
     Harpoon__Internal__V1__Command m = HARPOON__INTERNAL__V1__COMMAND__INIT;
     m.operation_id = (char *)c->operation_id;
     m.container = c->pb->name;
     m.uid = c->pb->uid;
-    m.generation = c->pb->generation;
+    m.generation = generation;
     m.verb = HARPOON__INTERNAL__V1__COMMAND_VERB__COMMAND_VERB_REMOVE;
     m.deadline_ms = (int64_t)r->config.running_ms;
     send_command(r, h, &m);
@@ -154,10 +154,18 @@ void sc_dispatch(struct sc_region *r, struct sc_container *c)
     c->flight_generation = generation;
     c->flight_after = r->inventory_ids;
     if (want == SC_WANT_REMOVE)
-        send_remove(r, h, c);
+        send_remove(r, h, c, generation);
     else
         send_ensure(r, c, op ? op->id : c->operation_id, generation);
     sc_timer_set(r, &c->flight_timer, c->flight_journalled ? r->config.running_ms : r->config.dispatch_ms);
+}
+
+void sc_dispatch_retry(struct sc_region *r, struct sc_container *c)
+{
+    /* What failed without an operation needs a new generation: the host answers a known one with the stored result. */
+    if (!operation_for(c))
+        sc_container_bump(r, c);
+    sc_dispatch(r, c);
 }
 
 void sc_container_next(struct sc_region *r, struct sc_container *c)
@@ -171,10 +179,11 @@ void sc_container_next(struct sc_region *r, struct sc_container *c)
     sc_dispatch(r, c);
 }
 
-void sc_dispatch_remove(struct sc_region *r, struct sc_host *h, const struct sc_container *c)
+void sc_dispatch_remove(struct sc_region *r, struct sc_host *h, const struct sc_container *c, int64_t generation)
 {
+    assert(c->host != h);
     if (sc_host_attached(h))
-        send_remove(r, h, c);
+        send_remove(r, h, c, generation);
 }
 
 void sc_dispatch_quarantine(struct sc_region *r, struct sc_host *h, const char *container, const char *uid,

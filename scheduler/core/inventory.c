@@ -58,7 +58,7 @@ static void overtake(struct sc_region *r, struct sc_container *c, int64_t known)
         return;
     c->pb->generation = known;
     sc_container_bump(r, c);
-    c->sync = true;
+    sc_container_sync(r, c, true);
     struct sc_operation *op = c->delete_op ? c->delete_op : sc_container_head(c);
     if (op) {
         op->generation = c->pb->generation;
@@ -77,7 +77,7 @@ static void gone(struct sc_region *r, struct sc_container *c)
     if (c->confirmed)
         harpoon__internal__v1__container_base__free_unpacked(c->confirmed, NULL);
     c->confirmed = NULL;
-    c->sync = false;
+    sc_container_sync(r, c, false);
     sc_container_assign(r, c, NULL);
     sc_container_claim(r, c, &(struct sc_res){0});
     sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_FAILED, "the host has removed it");
@@ -92,11 +92,9 @@ static void take_item(struct sc_region *r, struct sc_host *h, const Harpoon__Int
         return;
     }
     if (c->host != h) {
-        /* Known, but not (any more) here: it was lost with this host, or failed here. Its claim is gone, and so shall it be. */
-        if (!x->tombstone && !c->host && c->pb->generation > x->generation)
-            sc_dispatch_remove(r, h, c);
-        else if (!x->tombstone)
-            quarantine(r, h, x);
+        /* Known, but not (any more) here: it was lost with this host, or failed or was refused here. One container has one place. */
+        if (!x->tombstone)
+            sc_dispatch_remove(r, h, c, x->generation + 1);
         return;
     }
     c->seen_inventory = h->inventory_id;
@@ -114,7 +112,7 @@ static void take_item(struct sc_region *r, struct sc_host *h, const Harpoon__Int
     overtake(r, c, x->generation);
     const struct sc_operation *head = sc_container_head(c);
     if (!(c->deleting || c->cleanup) && !head && x->generation < c->pb->generation)
-        c->sync = true;
+        sc_container_sync(r, c, true);
     if (c->flight == SC_WANT_NOTHING)
         sc_container_next(r, c);
     else if (c->flight_after < h->inventory_id)
@@ -132,7 +130,7 @@ static void send_missing(struct sc_region *r, struct sc_host *h)
         if (c->flight != SC_WANT_NOTHING && c->flight_after >= h->inventory_id)
             continue; /* sent after the question */
         if (sc_list_empty(&c->queue) && !c->deleting && !c->cleanup)
-            c->sync = true;
+            sc_container_sync(r, c, true);
         sc_dispatch(r, c);
     }
 }

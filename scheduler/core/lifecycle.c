@@ -41,7 +41,7 @@ static void create_over(struct sc_region *r, struct sc_container *c, bool sent, 
 {
     forget_changes(r, c);
     sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_FAILED, message);
-    c->sync = false;
+    sc_container_sync(r, c, false);
     if (sent && c->host) {
         c->cleanup = true;
         sc_container_bump(r, c);
@@ -70,7 +70,7 @@ void sc_settle_done(struct sc_region *r, struct sc_container *c, int64_t generat
     if (removing(c))
         return;
     if (sc_list_empty(&c->queue) && generation >= c->pb->generation)
-        c->sync = false;
+        sc_container_sync(r, c, false);
     sc_change_claim(r, c);
     sc_container_next(r, c);
 }
@@ -90,8 +90,11 @@ static void refused_create(struct sc_region *r, struct sc_container *c, struct s
     snprintf(text, sizeof text, "host \"%s\" refused it: %s", c->host->name,
              error ? error->message : "no reason given");
     sc_operation_reason(r, op, text);
+    struct sc_host *h = c->host;
     *op->host = '\0';
     sc_container_assign(r, c, NULL);
+    /* Commands come more than once: a repeat that the host would take must find a tombstone, for the container will be elsewhere. */
+    sc_dispatch_remove(r, h, c, op->generation + 1);
     sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_PENDING, text);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);
     sc_place(r, c, op, "creating");
@@ -246,7 +249,7 @@ static void abort_delete(struct sc_region *r, struct sc_container *c, struct sc_
         return; /* cannot be called back: it goes on without the operation */
     bool silent = c->host && c->host->pb->state == HARPOON__V1__HOST_STATE__HOST_STATE_UNKNOWN;
     c->deleting = false;
-    c->sync = true;
+    sc_container_sync(r, c, true);
     sc_container_bump(r, c);
     sc_container_state(r, c,
                        silent || !c->reported_state ? (int)HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_UNKNOWN
@@ -299,7 +302,7 @@ void sc_container_lost(struct sc_region *r, struct sc_container *c)
                          hp_status_new(HP_CODE_FAILED_PRECONDITION, "HOST_LOST", "%s", text));
     }
     forget_changes(r, c);
-    c->sync = false;
+    sc_container_sync(r, c, false);
     sc_container_bump(r, c); /* above what the host has, so that it can be told to remove it if it comes back */
     sc_container_assign(r, c, NULL);
     sc_container_claim(r, c, &(struct sc_res){0});

@@ -414,10 +414,7 @@ static void flight_overdue(struct sc_region *r, struct sc_container *c)
     if (!h)
         return;
     if (c->flight == SC_WANT_NOTHING) {
-        /* A retry that was put off. What failed before needs a new generation to be tried anew. */
-        if (!sc_container_head(c) && !c->delete_op)
-            sc_container_bump(r, c);
-        sc_dispatch(r, c);
+        sc_dispatch_retry(r, c);
         return;
     }
     if (!sc_host_answers(h))

@@ -288,6 +288,7 @@ struct sc_container *sc_container_new(struct sc_region *r, const char *name, str
 void sc_container_drop(struct sc_region *r, struct sc_container *c);
 void sc_container_free(struct sc_container *c);
 void sc_container_dirty(struct sc_region *r, struct sc_container *c);
+void sc_container_sync(struct sc_region *r, struct sc_container *c, bool sync);
 void sc_container_event(struct sc_region *r, struct sc_container *c, const char *what, Harpoon__V1__Severity severity,
                         const struct sc_operation *op, const char *message);
 /* Raises the generation and sets etag and update_time. */
@@ -358,8 +359,10 @@ void sc_query_init(struct sc_region *r, struct sc_query *q, const struct sc_res 
 /* ---- dispatch.c ---- */
 /* Sends what the container's host shall do next, if anything, and if it can be reached. */
 void sc_dispatch(struct sc_region *r, struct sc_container *c);
-/* Removes what is not (or no longer) the host's, without waiting for the answer. */
-void sc_dispatch_remove(struct sc_region *r, struct sc_host *h, const struct sc_container *c);
+/* The same after a pause, for what was put off or has failed. */
+void sc_dispatch_retry(struct sc_region *r, struct sc_container *c);
+/* Removes what is not (or no longer) the host's, without waiting for the answer; `generation` is above all that the host can know. */
+void sc_dispatch_remove(struct sc_region *r, struct sc_host *h, const struct sc_container *c, int64_t generation);
 void sc_dispatch_quarantine(struct sc_region *r, struct sc_host *h, const char *container, const char *uid,
                             int64_t generation);
 void sc_dispatch_inventory(struct sc_region *r, struct sc_host *h);

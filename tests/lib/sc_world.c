@@ -25,6 +25,10 @@ static void __attribute__((format(printf, 2, 3))) say(struct scw *w, const char 
     va_start(ap, fmt);
     w->trace_len += (size_t)vsnprintf(w->trace + w->trace_len, SCW_TRACE_MAX - w->trace_len, fmt, ap);
     va_end(ap);
+    if (getenv("HARPOON_TRACE")) { /* to standard error as it happens, for long runs */
+        fputs(w->trace, stderr);
+        scw_clear(w);
+    }
     assert_true(w->trace_len < SCW_TRACE_MAX);
 }
 
@@ -206,6 +210,8 @@ static void take_command(struct scw *w, const struct sc_message *x)
         }
         const char *name = strrchr(y->container, '/');
         say(w, "command %s %s %s gen=%" PRId64, x->host, verb_name(y->verb), name ? name + 1 : "?", y->generation);
+        if (getenv("HARPOON_TRACE"))
+            say(w, " uid=%s", y->uid);
         if (y->spec)
             say(w, " cpu=%" PRId64 "%s", c->cpu_millis, c->desired == 2 ? " stopped" : "");
         if (y->restart_serial)

@@ -159,7 +159,7 @@ static void what_is_missing_is_sent_again(void **state)
     scw_attach(w, "h1", 2, 4000, 8192); /* with a new disk: it has nothing */
     scw_clear(w);
     inventory(w, "h1", 2, NULL, 0);
-    scw_expect(w, "ack reports 5\ncommand h1 ENSURE c1 gen=1 cpu=1000\n");
+    scw_expect(w, "commit c1:1\nack reports 5\ncommand h1 ENSURE c1 gen=1 cpu=1000\n");
     scw_free(w);
 }
 
@@ -295,7 +295,7 @@ static void a_host_declared_lost_gives_up_its_containers(void **state)
                   "  33 host.ready h1 @h1\n"
                   "ack reports 13\n"
                   "publish 32-33\n"
-                  "command h1 REMOVE c1 gen=4\n"
+                  "command h1 REMOVE c1 gen=2\n"
                   "command h1 QUARANTINE x gen=1\n");
     scw_verb(w, 9, P(DELETE), "c1", "");
     assert_int_equal(w->verdict_stage, 6);

@@ -257,13 +257,15 @@ static void refused_goes_elsewhere(void **state)
                   "  10 operation.dispatched c1 op=1 @h2\n"
                   "ack reports 4\n"
                   "publish 7-10\n"
+                  "command h1 REMOVE c1 gen=2\n"
                   "command h2 ENSURE c1 gen=1 cpu=1000\n");
     scw_result(w, "h2", uid, 1, REFUSED, 0, "no room either");
     scw_expect(w, "commit op=1:2 c1:1\n"
                   "  11 operation.recorded c1 op=1\n"
                   "  12 container.pending c1 op=1\n"
                   "ack reports 5\n"
-                  "publish 11-12\n");
+                  "publish 11-12\n"
+                  "command h2 REMOVE c1 gen=2\n");
     scw_takeover(w); /* who refused is remembered in the record */
     scw_clear(w);
     scw_attach(w, "h3", 1, 4000, 8192);
