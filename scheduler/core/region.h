@@ -198,7 +198,7 @@ void sc_lookup_free(struct sc_lookup *l);
 /* Zero-initialise; everything in it passes to the caller. */
 struct sc_effects {
     struct sc_batch *commit;  /* run it, and give it back by SC_EV_COMMITTED; none other comes before */
-    struct sc_lookup *lookup; /* answer it, and give it back by SC_EV_LOOKED_UP */
+    struct sc_lookup *lookup; /* answer it after the batches handed out so far, and give it back by SC_EV_LOOKED_UP */
     struct sc_ack acks[SC_SOURCE_COUNT];
     struct sc_messages messages;
 };

@@ -292,6 +292,8 @@ void scw_commit(struct scw *w)
 static void look_up(struct scw *w, struct sc_lookup *l)
 {
     w->lookups++;
+    if (w->held)
+        scw_commit(w); /* jobs of one connection run in order */
     for (size_t i = 0; i < l->count; i++) {
         const struct scw_row *row = find_row(&w->operations, l->rows[i].id);
         l->rows[i].found = row != NULL;

@@ -27,7 +27,7 @@ struct item {
     int64_t generation, restart_serial;
     int64_t cpu_millis;
     int desired, outcome; /* of the last command that was not stale */
-    bool live, tombstone;
+    bool live, tombstone, quarantined;
 };
 
 struct report {
@@ -186,6 +186,8 @@ static void deliver(struct run *x)
             send_inventory(x, h, c.request_id);
         else if (c.verb != 3)
             apply(x, h, &c);
+        else if (find(h, c.uid))
+            find(h, c.uid)->quarantined = true;
     }
     x->taken = x->w->command_count = 0;
 }
@@ -368,6 +370,8 @@ static void check_hosts(struct run *x)
     for (int i = 0; i < HOSTS; i++) {
         for (size_t k = 0; k < x->hosts[i].item_count; k++) {
             const struct item *it = &x->hosts[i].items[k];
+            if (it->live && it->quarantined && !recorded(x, it->uid))
+                continue; /* its removal failed, and then its owner deleted it elsewhere: operators were told */
             if (it->live && !recorded(x, it->uid))
                 fprintf(stderr, "%s has orphan %s, generation %d\n", x->hosts[i].name, it->uid, (int)it->generation);
             live += it->live;
