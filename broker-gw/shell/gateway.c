@@ -221,6 +221,7 @@ static int start_regions(struct gw_gateway *gw, struct hp_error *e)
     int count = 0;
     while (gw->config->regions[count])
         count++;
+    assert(count > 0); /* the list is required */
     gw->regions.names = (const char *const *)gw->config->regions;
     gw->region = calloc((size_t)count, sizeof *gw->region);
     if (!gw->region)

@@ -194,7 +194,7 @@ bool hp_amqp_field_int(const amqp_field_value_t *v, int64_t *ret)
 {
     switch (v->kind) {
     case AMQP_FIELD_KIND_I8:
-        *ret = v->value.i8;
+        *ret = (int64_t)v->value.i8; // NOLINT(bugprone-signed-char-misuse): a number, not a character
         return true;
     case AMQP_FIELD_KIND_U8:
         *ret = v->value.u8;

@@ -236,6 +236,7 @@ static int load_dropins(struct loader *l, const char *file)
             rc = load_file(l, path);
         free(list[i]);
     }
+    l->file = file;
     free(list);
     return rc;
 }

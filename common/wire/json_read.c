@@ -92,7 +92,7 @@ static int read_signed(const json_t *j, const struct path *at, int64_t min, int6
             return fail_at(at, e, "\"%.32s\" is not an integer from %lld to %lld", text, (long long)min,
                            (long long)max);
     } else {
-        double x;
+        double x = 0;
         int rc = read_real(j, at, &x, e);
         if (rc < 0)
             return rc;
@@ -109,14 +109,14 @@ static int read_signed(const json_t *j, const struct path *at, int64_t min, int6
 static int read_unsigned(const json_t *j, const struct path *at, uint64_t max, uint64_t *ret, struct hp_error *e)
 {
     const char *text = json_string_value(j);
-    uint64_t n;
+    uint64_t n = 0;
     if (text && *text && strspn(text, "0123456789") == strlen(text)) {
         errno = 0;
         n = strtoull(text, NULL, 10);
         if (errno)
             return fail_at(at, e, "\"%.32s\" is not an integer from 0 to %llu", text, (unsigned long long)max);
     } else {
-        int64_t value;
+        int64_t value = 0;
         int rc = read_signed(j, at, 0, INT64_MAX, &value, e);
         if (rc < 0)
             return rc;
@@ -364,7 +364,7 @@ static int read_fields(const json_t *j, ProtobufCMessage *m, const char *skip, c
 {
     enum { FIELDS_MAX = 64 };
     bool seen[FIELDS_MAX] = {false};
-    assert(m->descriptor->n_fields <= FIELDS_MAX);
+    assert(m && m->descriptor->n_fields <= FIELDS_MAX);
     if (!json_is_object(j))
         return fail_at(at, e, "must be an object");
     int rc = 0;

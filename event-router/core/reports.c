@@ -48,6 +48,7 @@ static void list_insert_before(struct er_report_list *l, struct er_report *at, s
 
 static void list_remove(struct er_report_list *l, struct er_report *r)
 {
+    assert(r);
     if (r->prev)
         r->prev->next = r->next;
     else

@@ -333,7 +333,7 @@ static int create_schema(struct ha_sqlite *j, struct hp_error *e)
 
 static int check_schema(struct ha_sqlite *j, struct hp_error *e)
 {
-    int64_t app, version, objects;
+    int64_t app = 0, version = 0, objects = 0;
     int rc = pragma_number(j, "SELECT count(*) FROM sqlite_schema", &objects, e);
     if (!rc)
         rc = pragma_number(j, "PRAGMA application_id", &app, e);
@@ -421,6 +421,7 @@ static int load_table(struct ha_sqlite *j, const struct ha_table *t, void **rows
             }
             *rows = p;
         }
+        assert(*rows);
         void *row = (char *)*rows + *count * t->row_size;
         memset(row, 0, t->row_size);
         (*count)++;

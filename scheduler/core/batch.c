@@ -46,7 +46,7 @@ static void take_operations(struct sc_region *r, struct sc_batch *b)
 {
     size_t n = list_count(&r->dirty_operations);
     b->operations = n ? sc_alloc(r, n * sizeof *b->operations) : NULL;
-    while (!r->failed && !sc_list_empty(&r->dirty_operations)) {
+    while (b->operations && !sc_list_empty(&r->dirty_operations) && !r->failed) {
         struct sc_operation *op = SC_OWNER(r->dirty_operations.next, struct sc_operation, dirty_link);
         struct sc_operation_row *row = &b->operations[b->operation_count++];
         memcpy(row->id, op->id, sizeof row->id);
@@ -66,7 +66,7 @@ static void take_containers(struct sc_region *r, struct sc_batch *b)
 {
     size_t n = list_count(&r->dirty_containers);
     b->containers = n ? sc_alloc(r, n * sizeof *b->containers) : NULL;
-    while (!r->failed && !sc_list_empty(&r->dirty_containers)) {
+    while (b->containers && !sc_list_empty(&r->dirty_containers) && !r->failed) {
         struct sc_container *c = SC_OWNER(r->dirty_containers.next, struct sc_container, dirty_link);
         struct sc_container_row *row = &b->containers[b->container_count++];
         row->name = sc_strdup(r, c->pb->name);
@@ -98,7 +98,7 @@ static void take_hosts(struct sc_region *r, struct sc_batch *b)
 {
     size_t n = hosts_due(r);
     b->hosts = n ? sc_alloc(r, n * sizeof *b->hosts) : NULL;
-    for (struct sc_list *l = r->dirty_hosts.next, *next; l != &r->dirty_hosts && !r->failed; l = next) {
+    for (struct sc_list *l = r->dirty_hosts.next, *next; b->hosts && l != &r->dirty_hosts && !r->failed; l = next) {
         next = l->next;
         struct sc_host *h = SC_OWNER(l, struct sc_host, dirty_link);
         if (!host_due(r, h))

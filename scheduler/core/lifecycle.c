@@ -183,7 +183,7 @@ void sc_settle_stale(struct sc_region *r, struct sc_container *c, int64_t genera
             op->restart_serial = op->generation;
         sc_operation_dirty(r, op);
     }
-    for (struct sc_list *l = c->queue.next; l != &c->queue; l = l->next) {
+    for (struct sc_list *l = c->queue.next; l && l != &c->queue; l = l->next) {
         struct sc_operation *other = SC_OWNER(l, struct sc_operation, queue);
         if (other == op)
             continue;

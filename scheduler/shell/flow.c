@@ -43,7 +43,7 @@ static int unpack(const struct hp_delivery *d, const ProtobufCMessageDescriptor 
 
 static int take_request(struct sc_lead *l, const struct hp_delivery *d, struct hp_error *e)
 {
-    ProtobufCMessage *m;
+    ProtobufCMessage *m = NULL;
     struct sc_ev ev = {.kind = SC_EV_REQUEST, .time = sc_flow_time()};
     int rc = unpack(d, &harpoon__internal__v1__request__descriptor, &m, e);
     if (rc)
@@ -58,7 +58,7 @@ static int take_request(struct sc_lead *l, const struct hp_delivery *d, struct h
 
 static int take_report(struct sc_lead *l, const struct hp_delivery *d, struct hp_error *e)
 {
-    ProtobufCMessage *m;
+    ProtobufCMessage *m = NULL;
     struct sc_ev ev = {.kind = SC_EV_REPORT, .time = sc_flow_time()};
     int rc = unpack(d, &harpoon__internal__v1__report__descriptor, &m, e);
     if (rc)
@@ -74,7 +74,7 @@ static int take_report(struct sc_lead *l, const struct hp_delivery *d, struct hp
 static void take_metrics(struct sc_lead *l, const struct hp_delivery *d)
 {
     struct hp_error e = {0};
-    ProtobufCMessage *m;
+    ProtobufCMessage *m = NULL;
     struct sc_ev ev = {.kind = SC_EV_METRICS, .time = sc_flow_time()};
     if (unpack(d, &harpoon__internal__v1__metrics_batch__descriptor, &m, &e)) {
         hp_warn("metrics cannot be read: dropped", HP_S("region", l->region), HP_S("error", e.message));
