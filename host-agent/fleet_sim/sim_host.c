@@ -239,10 +239,11 @@ static void submit(struct ha_runtime *rt, struct ha_job *job)
 
 /* ---- agent ---- */
 
-static void fill_metrics(void *user, Harpoon__Internal__V1__AgentMetrics *m)
+static void on_metrics_due(void *user)
 {
     struct sim_host *h = user;
-    static Harpoon__V1__HostMetrics host;
+    Harpoon__Internal__V1__AgentMetrics metrics = HARPOON__INTERNAL__V1__AGENT_METRICS__INIT;
+    Harpoon__V1__HostMetrics host;
     harpoon__v1__host_metrics__init(&host);
     for (const struct sim_container *c = h->containers; c; c = c->next) {
         if (!c->pid)
@@ -253,7 +254,8 @@ static void fill_metrics(void *user, Harpoon__Internal__V1__AgentMetrics *m)
     }
     host.cpu_millis_used += (int64_t)hp_rng_below(&h->fleet->env.rng, (uint64_t)h->fleet->cpu_millis / 50 + 1);
     host.psi_cpu_some = (int32_t)(10000 * host.cpu_millis_used / (h->fleet->cpu_millis * 4 + 1));
-    m->host = &host;
+    metrics.host = &host;
+    ha_agent_send_metrics(h->agent, &metrics);
 }
 
 static void on_link(void *user, bool up)
@@ -325,7 +327,7 @@ int sim_host_new(struct sim_fleet *f, const char *region, const char *name,
         .self = self,
         .journal = &h->journal,
         .runtime = &h->runtime,
-        .fill_metrics = fill_metrics,
+        .on_metrics_due = on_metrics_due,
         .on_failed = on_failed,
         .on_link = on_link,
         .cancel_jobs = cancel_jobs,

@@ -261,20 +261,22 @@ static void on_message(void *user, const Harpoon__Internal__V1__RouterMessage *m
 static void on_metrics_due(void *user)
 {
     struct ha_agent *a = user;
+    if (a->o.on_metrics_due)
+        a->o.on_metrics_due(a->o.user);
+}
+
+void ha_agent_send_metrics(struct ha_agent *a, Harpoon__Internal__V1__AgentMetrics *metrics)
+{
     Harpoon__Internal__V1__AgentMessage m = HARPOON__INTERNAL__V1__AGENT_MESSAGE__INIT;
-    Harpoon__Internal__V1__AgentMetrics metrics = HARPOON__INTERNAL__V1__AGENT_METRICS__INIT;
     uint8_t small[512];
-    if (!a->o.fill_metrics)
-        return;
-    a->o.fill_metrics(a->o.user, &metrics);
     m.body_case = HARPOON__INTERNAL__V1__AGENT_MESSAGE__BODY_METRICS;
-    m.metrics = &metrics;
+    m.metrics = metrics;
     size_t n = harpoon__internal__v1__agent_message__get_packed_size(&m);
     uint8_t *buf = n <= sizeof small ? small : malloc(n);
-    if (!buf)
-        return; /* metrics are the first to go */
-    harpoon__internal__v1__agent_message__pack(&m, buf);
-    ha_link_send(a->link, buf, n);
+    if (buf && a->link) { /* otherwise: metrics are the first to go */
+        harpoon__internal__v1__agent_message__pack(&m, buf);
+        ha_link_send(a->link, buf, n);
+    }
     if (buf != small)
         free(buf);
 }

@@ -27,8 +27,8 @@ struct ha_agent_options {
         *self;                  /* zone, rack, labels, allocatable, facts; borrowed for the agent's life */
     struct ha_journal *journal; /* borrowed; its callback is set */
     struct ha_runtime *runtime; /* borrowed; its callback is set */
-    /* Fills what is sent as metrics; what it points to is borrowed until the next call. May be NULL. */
-    void (*fill_metrics)(void *user, Harpoon__Internal__V1__AgentMetrics *m);
+    /* The router wants metrics: answer with ha_agent_send_metrics, now or soon. May be NULL. */
+    void (*on_metrics_due)(void *user);
     /* The agent cannot go on: the journal failed, or memory is out. Stop the process, or this agent; a new start goes on from the journal. */
     void (*on_failed)(void *user, const struct hp_error *e);
     void (*on_link)(void *user, bool up); /* may be NULL */
@@ -48,6 +48,8 @@ int ha_agent_new(struct ha_env *env, const struct ha_agent_options *o, struct ha
 
 const struct ha_core *ha_agent_core(const struct ha_agent *a);
 bool ha_agent_is_up(const struct ha_agent *a);
+/* Dropped when no router is there. */
+void ha_agent_send_metrics(struct ha_agent *a, Harpoon__Internal__V1__AgentMetrics *metrics);
 /* Leaves the router, lets jobs under way end for at most `wait_ms`, then has the others cancelled, frees the agent and calls closed_cb; journal and runtime may be
  * closed then. */
 void ha_agent_close(struct ha_agent *a, const char *reason, uint64_t wait_ms, void (*closed_cb)(void *user));

@@ -279,10 +279,10 @@ static void enqueue(struct ha_journal *base, uint64_t seq, const struct ha_write
 
 /* ---- opening ---- */
 
-static int exec(struct ha_sqlite *j, const char *sql, struct hp_error *e)
+static int exec(struct ha_sqlite *j, const char *what, const char *sql, struct hp_error *e)
 {
     int rc = sqlite3_exec(j->db, sql, NULL, NULL, NULL);
-    return rc == SQLITE_OK ? 0 : fail_db(j, rc, sql, e);
+    return rc == SQLITE_OK ? 0 : fail_db(j, rc, what, e);
 }
 
 /* The single number that a pragma answers. */
@@ -319,16 +319,17 @@ static int create_schema(struct ha_sqlite *j, struct hp_error *e)
 {
     static const struct ha_table *const tables[] = {&ha_table_containers, &ha_table_reports, &ha_table_tombstones};
     char sql[HA_SQL_MAX];
-    int rc = exec(j, "BEGIN IMMEDIATE; CREATE TABLE meta (key INTEGER PRIMARY KEY, value INTEGER) STRICT", e);
+    int rc = exec(j, "making tables",
+                  "BEGIN IMMEDIATE; CREATE TABLE meta (key INTEGER PRIMARY KEY, value INTEGER) STRICT", e);
     for (size_t i = 0; !rc && i < 3; i++) {
         ha_table_create_sql(tables[i], sql);
-        rc = exec(j, sql, e);
+        rc = exec(j, "making tables", sql, e);
     }
     if (rc)
         return rc;
     snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", APPLICATION_ID,
              SCHEMA_VERSION);
-    return exec(j, sql, e);
+    return exec(j, "making tables", sql, e);
 }
 
 static int check_schema(struct ha_sqlite *j, struct hp_error *e)
@@ -468,7 +469,7 @@ static int open_db(struct ha_sqlite *j, struct ha_image *image, struct hp_error 
     if (rc != SQLITE_OK)
         return fail_db(j, rc, "opening", e);
     sqlite3_extended_result_codes(j->db, 1);
-    rc = exec(j,
+    rc = exec(j, "opening",
               "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
               "PRAGMA wal_autocheckpoint = 1000; PRAGMA trusted_schema = OFF; BEGIN IMMEDIATE; COMMIT",
               e);
