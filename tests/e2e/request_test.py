@@ -127,7 +127,7 @@ class RequestTest(StackTest):
         requests = [event_service_pb2.SubmitRequest(correlation=i, create=self.client.create_request(n, image(), request_id=str(uuid.uuid4())))
                     for i, n in enumerate(names)]
         bad = event_service_pb2.SubmitRequest(correlation=1000, create=container_service_pb2.CreateContainerRequest(parent="nonsense"))
-        answers = {a.correlation: a for a in self.client.events.Submit(iter([*requests, bad]), timeout=30, metadata=self.client.metadata)}
+        answers = {a.correlation: a for a in self.client.events.Submit(iter([*requests, bad]), timeout=30, wait_for_ready=True, metadata=self.client.metadata)}
         self.assertEqual(len(answers), 101)
         self.assertEqual(answers[1000].status.code, Code.INVALID_ARGUMENT.value[0])
         for i in range(100):

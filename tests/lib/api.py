@@ -90,7 +90,7 @@ class Client:
         self.project, self.region = project, region
         with open(ca, "rb") as f:
             credentials = grpc.ssl_channel_credentials(f.read())
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
                    ("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
         self.channel = grpc.secure_channel(endpoint.removeprefix("https://"), credentials, options)
         self.metadata = (("authorization", "Bearer " + token),) if token else ()
@@ -111,7 +111,8 @@ class Client:
         return f"{self.parent}/containers/{container}"
 
     def call(self, method, request, timeout=20, **kwargs):
-        return method(request, timeout=timeout, metadata=self.metadata, **kwargs)
+        # wait_for_ready: this library makes progress with a connection only while a call waits for it.
+        return method(request, timeout=timeout, metadata=self.metadata, wait_for_ready=True, **kwargs)
 
     def create_request(self, container_id, image, request_id="", cpu_millis=20, memory_bytes=16 << 20, network=container_pb2.NETWORK_MODE_NONE,
                        command=("sleep", "1000000"), **spec):

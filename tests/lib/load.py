@@ -50,9 +50,10 @@ class Load:
         client = self.clients[i % len(self.clients)]
         name, ids = self.name(i), [str(uuid.uuid4()) for _ in range(3)]
         created = self.accept(lambda: client.create(name, image(), request_id=ids[0]))
-        # A change of a container that no scheduler has seen yet would rightly be refused: the create must be recorded first.
+        # A change of a container that no scheduler has seen yet would rightly be refused.
         patient(lambda: client.wait(created, 120))
-        self.accept(lambda: client.resize(name, request_id=ids[1], memory_bytes=24 << 20))
+        resized = self.accept(lambda: client.resize(name, request_id=ids[1], memory_bytes=24 << 20))
+        patient(lambda: client.wait(resized, 120))  # a delete would rightly cancel a resize under way
         if i < self.deletes:
             self.accept(lambda: client.delete(name, request_id=ids[2]))
 
