@@ -115,7 +115,4 @@ void ha_core_stats(const struct ha_core *core, struct ha_core_stats *ret);
 /* Calls cb for each container that has a process; used to sample metrics. */
 void ha_core_each_running(const struct ha_core *core, void (*cb)(void *user, const char *uid, int64_t pid), void *user);
 
-/* First 8 bytes of SHA-256("uid/generation/desired/observed"): see InventoryDigest in agent.proto. */
-uint64_t ha_digest_item(const char *uid, int64_t generation, int32_t desired, int32_t observed);
-
 #endif

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "lib/agent_model.h"
+#include "wire/digest.h"
 
 #define MIB (1 << 20)
 #define QUARANTINE HARPOON__INTERNAL__V1__COMMAND_VERB__COMMAND_VERB_QUARANTINE
@@ -559,7 +560,7 @@ static void digest_counts_what_is_confirmed(void **state)
     am_settle(m);
     ha_core_digest(m->core, &count, &digest);
     assert_int_equal(count, 2);
-    assert_int_equal(digest, ha_digest_item("u", 1, 1, 3) ^ ha_digest_item("v", 2, 1, 3));
+    assert_int_equal(digest, hp_inventory_item_digest("u", 1, 1, 3) ^ hp_inventory_item_digest("v", 2, 1, 3));
     am_remove(m, "v", 3);
     am_exit(m, "u", 1, false);
     am_settle(m);
@@ -567,20 +568,20 @@ static void digest_counts_what_is_confirmed(void **state)
     am_boot(m);
     ha_core_digest(m->core, &count, &digest);
     assert_int_equal(count, 2);
-    assert_int_equal(digest, ha_digest_item("u", 1, 1, 3) ^ ha_digest_item("v", 2, 1, 3));
+    assert_int_equal(digest, hp_inventory_item_digest("u", 1, 1, 3) ^ hp_inventory_item_digest("v", 2, 1, 3));
     am_link(m, true);
     am_confirm_all(m);
     am_settle(m);
     am_confirm_all(m);
     ha_core_digest(m->core, &count, &digest);
     assert_int_equal(count, 1);
-    assert_int_equal(digest, ha_digest_item("u", 1, 1, 5));
+    assert_int_equal(digest, hp_inventory_item_digest("u", 1, 1, 5));
 }
 
 static void digest_item_is_the_documented_one(void **state)
 {
     /* printf 'u/1/1/3' | sha256sum | cut -c1-16 */
-    assert_int_equal(ha_digest_item("u", 1, 1, 3), 0x1589566268116ff7U);
+    assert_int_equal(hp_inventory_item_digest("u", 1, 1, 3), 0x1589566268116ff7U);
 }
 
 static void inventory_lists_everything(void **state)

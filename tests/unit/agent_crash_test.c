@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "lib/agent_model.h"
+#include "wire/digest.h"
 
 #define MIB (1 << 20)
 
@@ -336,7 +337,7 @@ static void check_at_rest(struct agent_model *m, const struct wish *wishes)
         assert_int_equal(r->pid, c->running ? c->pid : 0);
         const struct wish *w = &wishes[r->uid[1] - '0'];
         assert_int_equal(r->generation, w->generation);
-        digest ^= ha_digest_item(r->uid, r->generation, w->stopped ? 2 : 1, r->state);
+        digest ^= hp_inventory_item_digest(r->uid, r->generation, w->stopped ? 2 : 1, r->state);
     }
     ha_core_digest(m->core, &count, &told);
     assert_int_equal(count, live);

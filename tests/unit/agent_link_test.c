@@ -12,6 +12,7 @@
 #include "io/loop.h"
 #include "lib/agent_model.h"
 #include "lib/fake_router.h"
+#include "wire/digest.h"
 
 struct world {
     uv_loop_t loop;
@@ -100,7 +101,7 @@ static void attaches_runs_a_command_and_forgets_what_is_confirmed(void **state)
     fake_router_cut(&w->a);
     WAIT_FOR(w, w->a.hellos == 2 && w->fleet.attached == 1);
     assert_true(w->a.sessions[1].session > w->a.sessions[0].session);
-    assert_int_equal(w->a.last_digest, ha_digest_item("u", 1, 1, 3));
+    assert_int_equal(w->a.last_digest, hp_inventory_item_digest("u", 1, 1, 3));
     assert_int_equal(w->a.heard_count, 1); /* confirmed: not sent again */
 }
 
