@@ -1,13 +1,13 @@
 #include "core/auth.h"
 
 #include <assert.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "grpc/status.h"
+#include "wire/digest.h"
 #include "wire/names.h"
 
 static void principal_free(struct gw_principal *p)
@@ -123,9 +123,9 @@ const struct gw_principal *gw_principals_find(const struct gw_principals *ps, co
     secret += strspn(secret, " ");
     size_t len = strnlen(secret, GW_TOKEN_MAX + 1);
     char hex[GW_DIGEST_HEX + 1];
-    uint8_t digest[SHA256_DIGEST_LENGTH];
-    SHA256((const uint8_t *)secret, len, digest);
-    for (int i = 0; i < SHA256_DIGEST_LENGTH; i++)
+    uint8_t digest[HP_SHA256_LEN];
+    hp_sha256(digest, secret, len);
+    for (int i = 0; i < HP_SHA256_LEN; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     const struct gw_principal *p = len > 0 && len <= GW_TOKEN_MAX ? hp_map_get(&ps->by_digest, hex) : NULL;
     if (!p)

@@ -1,7 +1,6 @@
 #include "core/change.h"
 
 #include <assert.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "core/validate.h"
 #include "grpc/status.h"
 #include "wire/codec.h"
+#include "wire/digest.h"
 
 enum { BODY_MAX = 4 << 20, DEADLINE_DEFAULT_S = 3600, EXPLAIN_HOSTS_MAX = 1000 };
 
@@ -292,7 +292,7 @@ static void normalise(const struct kind *k, ProtobufCMessage *m)
 }
 
 /* SHA-256 of the payload without request_id and validate_only, which this clears. */
-static int digest_payload(ProtobufCMessage *payload, uint8_t out[SHA256_DIGEST_LENGTH])
+static int digest_payload(ProtobufCMessage *payload, uint8_t out[HP_SHA256_LEN])
 {
     protobuf_c_boolean *validate_only = field_of(payload, "validate_only");
     uint8_t *bytes;
@@ -301,7 +301,7 @@ static int digest_payload(ProtobufCMessage *payload, uint8_t out[SHA256_DIGEST_L
         *validate_only = false;
     if (!set_text(payload, "request_id", "") || hp_pack(payload, &bytes, &len, NULL) < 0)
         return HP_ENOMEM;
-    SHA256(bytes, len, out);
+    hp_sha256(out, bytes, len);
     free(bytes);
     return 0;
 }
@@ -309,7 +309,7 @@ static int digest_payload(ProtobufCMessage *payload, uint8_t out[SHA256_DIGEST_L
 static int build_body(const struct kind *k, const ProtobufCMessage *payload, struct gw_prepared *p, const char *region,
                       bool validate_only)
 {
-    uint8_t digest[SHA256_DIGEST_LENGTH];
+    uint8_t digest[HP_SHA256_LEN];
     ProtobufCMessage *copy = hp_message_clone(payload);
     if (!copy)
         return HP_ENOMEM;

@@ -1,9 +1,9 @@
 /* container.c — containers: what is asked for, what is claimed, where they are, and what is recorded of them. */
-#include <openssl/sha.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/state.h"
+#include "wire/digest.h"
 #include "wire/names.h"
 
 struct sc_container *sc_container_new(struct sc_region *r, const char *name, struct sc_project *project)
@@ -233,11 +233,11 @@ struct sc_blob *sc_container_pack(struct sc_region *r, struct sc_container *c)
 void sc_uid_make(struct sc_region *r, char uid[27])
 {
     char text[256];
-    uint8_t hash[SHA256_DIGEST_LENGTH];
+    uint8_t hash[HP_SHA256_LEN];
     /* Unique within the record by epoch and count; apart from any other record's (one that was restored, or lost) by the seed. */
     int n = snprintf(text, sizeof text, "harpoon uid %s/%" PRId64 "/%" PRIu64 "/%" PRIx64, r->name, r->epoch,
                      ++r->uid_count, r->seed);
     assert(n > 0 && (size_t)n < sizeof text);
-    SHA256((const unsigned char *)text, (size_t)n, hash);
+    hp_sha256(hash, text, (size_t)n);
     hp_uid_format(uid, hash);
 }

@@ -1,9 +1,9 @@
 /* inventory.c — the level trigger: what a host has is compared with what it shall have, and the difference is sent. */
-#include <openssl/sha.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/state.h"
+#include "wire/digest.h"
 #include "wire/names.h"
 
 void sc_inventory_digest(const struct sc_host *h, int32_t *ret_count, uint64_t *ret_digest)
@@ -12,19 +12,11 @@ void sc_inventory_digest(const struct sc_host *h, int32_t *ret_count, uint64_t *
     uint64_t digest = 0;
     for (struct sc_list *l = h->containers.next; l != &h->containers; l = l->next) {
         const struct sc_container *c = SC_OWNER(l, struct sc_container, on_host);
-        char text[128];
-        uint8_t hash[SHA256_DIGEST_LENGTH];
-        uint64_t part = 0;
         if (c->reported_generation <= 0)
             continue; /* it has not said anything of it yet */
         int desired =
             c->reported_desired ? c->reported_desired : (int)HARPOON__V1__DESIRED_STATE__DESIRED_STATE_RUNNING;
-        int n = snprintf(text, sizeof text, "%s/%" PRId64 "/%d/%d", c->pb->uid, c->reported_generation, desired,
-                         c->reported_state);
-        SHA256((const unsigned char *)text, (size_t)n, hash);
-        for (int i = 0; i < 8; i++)
-            part = part << 8 | hash[i];
-        digest ^= part;
+        digest ^= hp_inventory_item_digest(c->pb->uid, c->reported_generation, desired, c->reported_state);
         count++;
     }
     *ret_count = count;
