@@ -293,14 +293,10 @@ void sc_change_confirm(struct sc_region *r, struct sc_container *c, const struct
     sc_container_dirty(r, c);
 }
 
-void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_operation *op)
+void sc_change_rebuild(struct sc_region *r, struct sc_container *c)
 {
-    assert(op->verb != HARPOON__V1__VERB__VERB_CREATE && op->container == c);
-    sc_list_remove(&op->queue);
-    if (!c->confirmed || !c->confirmed->container) {
-        assert(r->failed);
+    if (!c->confirmed || !c->confirmed->container)
         return;
-    }
     bool last = sc_list_empty(&c->queue);
     Harpoon__V1__Container *doc = last ? c->confirmed->container : clone_doc(r, c->confirmed->container);
     int64_t restart_serial = c->confirmed->restart_serial;
@@ -317,6 +313,15 @@ void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_ope
         drop_confirmed(c);
     else
         harpoon__v1__container__free_unpacked(doc, NULL);
+    sc_container_dirty(r, c);
+}
+
+void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_operation *op)
+{
+    assert(op->verb != HARPOON__V1__VERB__VERB_CREATE && op->container == c);
+    assert(r->failed || c->confirmed);
+    sc_list_remove(&op->queue);
+    sc_change_rebuild(r, c);
     sc_container_bump(r, c);
     sc_container_sync(r, c, true);
     sc_change_claim(r, c);

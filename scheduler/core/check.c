@@ -27,7 +27,7 @@ static void check_container(const struct sc_region *r, const struct sc_container
     if (c->host)
         assert(c->claim.cpu_millis >= need.cpu_millis && c->claim.memory_bytes >= need.memory_bytes);
     assert(!c->delete_op || (c->delete_op->active && c->deleting));
-    assert(!(c->deleting && c->cleanup));
+    assert(!c->remove_sent || c->deleting);
     assert(c->flight == SC_WANT_NOTHING || c->host);
     bool first = true;
     for (const struct sc_list *l = c->queue.next; l != &c->queue; l = l->next) {

@@ -224,6 +224,7 @@ struct sc_blob *sc_container_pack(struct sc_region *r, struct sc_container *c)
     m.confirmed = c->confirmed;
     m.cleanup = c->cleanup;
     m.sync = c->sync;
+    m.remove_sent = c->remove_sent;
     m.reported_generation = c->reported_generation;
     m.reported_desired = (Harpoon__V1__DesiredState)c->reported_desired;
     m.reported_state = (Harpoon__V1__ContainerState)c->reported_state;

@@ -212,7 +212,6 @@ static void apply_delete(struct sc_region *r, struct sc_container *c, struct sc_
     op->container = c;
     c->delete_op = op;
     c->deleting = true;
-    c->cleanup = false;
     sc_container_sync(r, c, false);
     sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_DELETING, "");
     sc_container_event(r, c, "deleting", HARPOON__V1__SEVERITY__SEVERITY_INFO, op, NULL);

@@ -153,6 +153,10 @@ void sc_dispatch(struct sc_region *r, struct sc_container *c)
     c->flight = want;
     c->flight_generation = generation;
     c->flight_after = r->inventory_ids;
+    if (want == SC_WANT_REMOVE && c->deleting && !c->remove_sent) {
+        c->remove_sent = true;
+        sc_container_dirty(r, c);
+    }
     if (want == SC_WANT_REMOVE)
         send_remove(r, h, c, generation);
     else

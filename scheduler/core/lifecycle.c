@@ -63,8 +63,7 @@ void sc_settle_done(struct sc_region *r, struct sc_container *c, int64_t generat
     if (c->flight == SC_WANT_ENSURE && generation >= c->flight_generation)
         flight_over(r, c);
     if (head && head->generation <= generation && head->stage >= HARPOON__V1__STAGE__STAGE_DISPATCHED) {
-        if (!removing(c))
-            sc_change_confirm(r, c, head);
+        sc_change_confirm(r, c, head);
         sc_operation_end(r, head, HARPOON__V1__STAGE__STAGE_SUCCEEDED, NULL);
     }
     if (removing(c))
@@ -243,12 +242,21 @@ static void abort_create(struct sc_region *r, struct sc_container *c, struct sc_
 static void abort_delete(struct sc_region *r, struct sc_container *c, struct sc_operation *op, int stage,
                          Google__Rpc__Status *error)
 {
-    bool sent = op->stage >= HARPOON__V1__STAGE__STAGE_DISPATCHED;
     sc_operation_end(r, op, stage, error);
-    if (sent)
+    if (c->remove_sent)
         return; /* cannot be called back: it goes on without the operation */
     bool silent = c->host && c->host->pb->state == HARPOON__V1__HOST_STATE__HOST_STATE_UNKNOWN;
     c->deleting = false;
+    if (c->cleanup) {
+        /* Its create had failed before: it is removed from its host all the same. */
+        sc_container_bump(r, c);
+        sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_FAILED, c->pb->status->message);
+        sc_container_event(r, c, "updated", HARPOON__V1__SEVERITY__SEVERITY_INFO, NULL, "its delete was given up");
+        sc_container_next(r, c);
+        return;
+    }
+    sc_change_rebuild(r, c); /* without what the delete had cancelled */
+    sc_change_claim(r, c);
     sc_container_sync(r, c, true);
     sc_container_bump(r, c);
     sc_container_state(r, c,

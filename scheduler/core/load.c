@@ -66,6 +66,7 @@ static void fill_container(struct sc_region *r, struct sc_container *c, Harpoon_
     c->deleting = m->deleting;
     c->cleanup = m->cleanup;
     c->sync = m->sync;
+    c->remove_sent = m->remove_sent;
     if (c->pb->spec->placement && *c->pb->spec->placement->anti_affinity_group) {
         c->group = sc_group_get(r, c->project->name, c->pb->spec->placement->anti_affinity_group);
         if (c->group)

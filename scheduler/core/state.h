@@ -72,7 +72,7 @@ struct sc_container {
     int64_t restart_serial;
     struct sc_res claim;
     Harpoon__Internal__V1__ContainerBase *confirmed; /* see ContainerRecord; NULL: same as pb */
-    bool deleting, cleanup, sync;                    /* see ContainerRecord */
+    bool deleting, cleanup, sync, remove_sent;       /* see ContainerRecord */
     struct sc_operation *delete_op;                  /* the active delete */
     struct sc_list queue;        /* active create and changes, oldest first; the first is being done */
     char operation_id[33];       /* of the present generation */
@@ -310,6 +310,8 @@ Google__Rpc__Status *sc_change_decide(struct sc_region *r, struct sc_operation *
 void sc_change_confirm(struct sc_region *r, struct sc_container *c, const struct sc_operation *head);
 /* `op`, somewhere in the queue and not a create, is taken out without effect; what is asked for is made anew from the others. */
 void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_operation *op);
+/* What is asked for is made anew from what is confirmed and the operations in the queue. */
+void sc_change_rebuild(struct sc_region *r, struct sc_container *c);
 /* What the host shall have now: the confirmed state with the first change of the queue. */
 struct sc_target {
     const Harpoon__V1__Container *doc; /* labels and spec */

@@ -219,8 +219,8 @@ static void change(struct run *x)
     static const Harpoon__Internal__V1__Request__PayloadCase verbs[] = {P(START), P(STOP), P(RESTART), P(DELETE),
                                                                         P(DELETE)};
     char name[8];
-    unsigned id = chance(x, 10) && x->next_request > 1 ? (unsigned)hp_rng_below(&x->rng, x->next_request) + 1
-                                                       : ++x->next_request;
+    unsigned id =
+        chance(x, 10) && x->next_request > 1 ? (unsigned)hp_rng_below(&x->rng, x->next_request) + 1 : ++x->next_request;
     snprintf(name, sizeof name, "c%u", (unsigned)hp_rng_below(&x->rng, NAMES));
     uint64_t what = hp_rng_below(&x->rng, 10);
     if (what < 4)
