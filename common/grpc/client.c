@@ -92,10 +92,8 @@ static int on_frame_not_send(nghttp2_session *h2, const nghttp2_frame *frame, in
 static int on_stream_close(nghttp2_session *h2, int32_t stream_id, uint32_t error_code, void *user)
 {
     struct hp_client_call *call = find(h2, stream_id);
-    if (call) {
-        nghttp2_session_set_stream_user_data(h2, stream_id, NULL);
+    if (call)
         client_call_closed(call, error_code);
-    }
     return 0;
 }
 

@@ -197,15 +197,8 @@ static void detach(struct hp_client_call *call)
     call->session = NULL;
 }
 
-void client_call_end(struct hp_client_call *call, Google__Rpc__Status *status)
+static void end(struct hp_client_call *call, Google__Rpc__Status *status)
 {
-    struct hp_grpc_client *s = call->session;
-    if (s && call->stream_id > 0) {
-        int rc = nghttp2_submit_rst_stream(s->h2, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_CANCEL);
-        if (rc)
-            client_fatal(s, rc);
-        client_wake(s);
-    }
     detach(call);
     call->cancelled = true; /* on_finish may not use the call any more; this makes misuse harmless */
     call->options.events->on_finish(call, status, call->options.user);
@@ -216,6 +209,18 @@ void client_call_end(struct hp_client_call *call, Google__Rpc__Status *status)
     free(call->message);
     free((char *)call->options.path);
     free(call);
+}
+
+void client_call_end(struct hp_client_call *call, Google__Rpc__Status *status)
+{
+    struct hp_grpc_client *s = call->session;
+    if (s) {
+        int rc = nghttp2_submit_rst_stream(s->h2, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_CANCEL);
+        if (rc)
+            client_fatal(s, rc);
+        client_wake(s);
+    }
+    end(call, status);
 }
 
 /* What the response said, or what can be concluded from how it ended. */
@@ -242,8 +247,7 @@ static Google__Rpc__Status *conclude(struct hp_client_call *call, uint32_t error
 
 void client_call_closed(struct hp_client_call *call, uint32_t error_code)
 {
-    call->stream_id = 0; /* nothing to reset */
-    client_call_end(call, conclude(call, error_code));
+    end(call, conclude(call, error_code));
 }
 
 void client_call_answered(struct hp_client_call *call)
