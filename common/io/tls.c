@@ -282,7 +282,29 @@ static int context_new(const struct hp_tls_options *o, const struct material *ca
 static _Thread_local struct {
     char *ca_pem;
     SSL_CTX *ctx;
+    char *key_pem; /* decoding a key takes OpenSSL 3 most of a millisecond, and such a fleet has one */
+    EVP_PKEY *key;
 } latest_client;
+
+static EVP_PKEY *read_client_key(const char *pem)
+{
+    if (latest_client.key_pem && strcmp(latest_client.key_pem, pem) == 0) {
+        EVP_PKEY_up_ref(latest_client.key);
+        return latest_client.key;
+    }
+    BIO *b = BIO_new_mem_buf(pem, -1);
+    EVP_PKEY *key = b ? PEM_read_bio_PrivateKey(b, NULL, no_password, NULL) : NULL;
+    BIO_free(b);
+    char *copy = key ? strdup(pem) : NULL;
+    if (copy) {
+        free(latest_client.key_pem);
+        EVP_PKEY_free(latest_client.key);
+        EVP_PKEY_up_ref(key);
+        latest_client.key_pem = copy;
+        latest_client.key = key;
+    }
+    return key;
+}
 
 static SSL_CTX *shared_ctx(const char *ca_pem)
 {
@@ -309,15 +331,12 @@ static int read_leaf(struct hp_tls_context *c, const char *cert_pem, const char 
 {
     if (!cert_pem)
         return 0;
-    BIO *cert = BIO_new_mem_buf(cert_pem, -1), *key = BIO_new_mem_buf(key_pem, -1);
-    if (cert && key) {
-        c->cert = PEM_read_bio_X509(cert, NULL, no_password, NULL);
-        c->key = PEM_read_bio_PrivateKey(key, NULL, no_password, NULL);
-    }
+    BIO *cert = BIO_new_mem_buf(cert_pem, -1);
+    c->cert = cert ? PEM_read_bio_X509(cert, NULL, no_password, NULL) : NULL;
     BIO_free(cert);
-    BIO_free(key);
     if (!c->cert)
         return fail_ssl(e, HP_EINVAL, "certificate in", "the certificate text");
+    c->key = read_client_key(key_pem);
     if (!c->key || X509_check_private_key(c->cert, c->key) != 1)
         return fail_ssl(e, HP_EINVAL, "private key in", "the key text");
     return 0;
