@@ -118,7 +118,8 @@ int sc_sql_end(struct sc_sql *s)
     return s->failed;
 }
 
-static int format(char *sql, size_t size, struct hp_error *e, const char *fmt, va_list ap)
+static int __attribute__((format(printf, 4, 0)))
+format(char *sql, size_t size, struct hp_error *e, const char *fmt, va_list ap)
 {
     int n = vsnprintf(sql, size, fmt, ap);
     return n < 0 || (size_t)n >= size ? hp_fail(e, HP_EINTERNAL, "statement over %zu bytes: %s", size, fmt) : 0;
