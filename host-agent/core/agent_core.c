@@ -142,6 +142,7 @@ static void found(struct ha_core *core, const struct ha_event *ev)
     if (!c)
         return;
     c->found_generation = ev->found.state->generation;
+    c->found_digest = ev->found.state->spec_digest;
     ha_container_observe(core, c, ev->found.state);
     c->r.quarantined = true;
     c->r.state = c->r.pid > 0 ? HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_RUNNING
@@ -166,7 +167,7 @@ static void synced(struct ha_core *core, uint64_t seq)
         struct ha_container *c = n->value;
         next = hp_map_next(n);
         if (c->state == HA_S_INTENT && c->intent_seq <= core->synced_seq) {
-            ha_command_synced(core, c);
+            ha_change_synced(core, c);
             ha_process_late_exit(core, c);
             if (c->state != HA_S_GONE)
                 ha_command_next(core, c);
@@ -184,7 +185,7 @@ static void job_done(struct ha_core *core, const struct ha_job *job)
         ha_process_inspected(core, c, job);
         break;
     case HA_S_ACTING:
-        ha_command_job_done(core, c, job);
+        ha_change_job_done(core, c, job);
         break;
     case HA_S_RESTARTING:
         ha_process_restarted(core, c, job);

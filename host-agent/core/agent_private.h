@@ -58,7 +58,8 @@ struct ha_container {
     bool failing;             /* ACTING, RESTARTING: a job failed; an INSPECT finds out what is left */
     bool exit_pending;        /* the process ended during a job */
     int64_t found_generation; /* FOUND: what the runtime says it made; 0 unknown */
-    uint64_t intent_seq;      /* INTENT: goes on when the journal has this */
+    uint64_t found_digest;
+    uint64_t intent_seq; /* INTENT: goes on when the journal has this */
     int64_t intent_memory_bytes;
     struct ha_plan plan;
     int32_t fail_status; /* failing: HP_E… */
@@ -151,6 +152,14 @@ void ha_fx_send(struct ha_core *core, const Harpoon__Internal__V1__AgentMessage 
 void ha_fx_send_borrowed(struct ha_core *core, const struct ha_bytes *body);
 
 /* report.c */
+struct ha_answer { /* how a command ended; strings borrowed */
+    const char *uid, *operation_id;
+    int64_t generation, epoch;
+    Harpoon__Internal__V1__CommandOutcome outcome;
+    int32_t code;        /* google.rpc.Code; 0 when DONE */
+    const char *message; /* NULL: none */
+    int64_t latest;      /* STALE: the highest generation of this uid that was seen */
+};
 struct ha_status { /* a ContainerStatus and what it points to */
     Harpoon__V1__ContainerStatus pb;
     Harpoon__V1__Resources resources;
@@ -158,10 +167,8 @@ struct ha_status { /* a ContainerStatus and what it points to */
     char *address[1];
 };
 void ha_status_fill(const struct ha_core *core, const struct ha_container *c, struct ha_status *ret);
-/* Result of a command for a container that exists (c) or does not (c NULL: status DELETED when `outcome` is DONE). `message` NULL: none. */
-void ha_report_result(struct ha_core *core, const struct ha_container *c, const char *uid, int64_t generation,
-                      const char *operation_id, int64_t epoch, Harpoon__Internal__V1__CommandOutcome outcome,
-                      int32_t code, const char *message);
+/* Result of a command for a container that exists, or does not (c NULL: its status is DELETED when the outcome is DONE). */
+void ha_report_result(struct ha_core *core, const struct ha_container *c, const struct ha_answer *a);
 void ha_report_observation(struct ha_core *core, const struct ha_container *c, const char *kind);
 /* Marks an unconfirmed result of (uid, generation) to be sent again; false: there is none. */
 bool ha_report_again(struct ha_core *core, const char *uid, int64_t generation);
@@ -179,14 +186,21 @@ int32_t ha_code_of(int status);
 
 /* command.c */
 void ha_command(struct ha_core *core, const Harpoon__Internal__V1__Command *cmd);
-/* INTENT is durable. */
-void ha_command_synced(struct ha_core *core, struct ha_container *c);
-/* A job of ACTING ended. */
-void ha_command_job_done(struct ha_core *core, struct ha_container *c, const struct ha_job *job);
-/* Makes a plan from the intent and goes on. */
-void ha_command_act(struct ha_core *core, struct ha_container *c, bool other_process);
 /* Nothing is under way: takes the queued command, if any. */
 void ha_command_next(struct ha_core *core, struct ha_container *c);
+
+/* change.c */
+/* Records the intent; what follows waits for the journal. */
+void ha_change_begin(struct ha_core *core, struct ha_container *c, const Harpoon__Internal__V1__Command *cmd);
+/* Writes the tombstone and the result of a removal; `c` (may be NULL) is about to go. */
+void ha_change_entomb(struct ha_core *core, struct ha_container *c, const char *uid, int64_t generation,
+                      const char *operation_id, int64_t epoch);
+/* The intent is durable. */
+void ha_change_synced(struct ha_core *core, struct ha_container *c);
+/* A job of ACTING ended. */
+void ha_change_job_done(struct ha_core *core, struct ha_container *c, const struct ha_job *job);
+/* Makes a plan from the intent and goes on. */
+void ha_change_act(struct ha_core *core, struct ha_container *c, bool other_process);
 
 /* process.c */
 void ha_process_start(struct ha_core *core, struct ha_container *c);

@@ -4,9 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wire/digest.h"
+
 bool ha_spec_wants_run(const Harpoon__V1__ContainerSpec *spec)
 {
     return spec->desired_state != HARPOON__V1__DESIRED_STATE__DESIRED_STATE_STOPPED;
+}
+
+int64_t ha_spec_memory_bytes(const Harpoon__V1__ContainerSpec *spec)
+{
+    return spec && spec->resources && spec->resources->memory_bytes > 0 ? spec->resources->memory_bytes : 0;
 }
 
 bool ha_spec_same_resources(const Harpoon__V1__ContainerSpec *a, const Harpoon__V1__ContainerSpec *b)
@@ -32,6 +39,24 @@ static Harpoon__V1__ContainerSpec core_of(const Harpoon__V1__ContainerSpec *spec
     c.stop_grace_seconds = 0;
     c.stateless = false;
     return c;
+}
+
+int ha_spec_digest(const Harpoon__V1__ContainerSpec *spec, uint64_t *ret)
+{
+    Harpoon__V1__ContainerSpec c = core_of(spec);
+    uint8_t hash[HP_SHA256_LEN];
+    size_t n = protobuf_c_message_get_packed_size(&c.base);
+    uint8_t *buf = malloc(n + 1);
+    if (!buf)
+        return HP_ENOMEM;
+    protobuf_c_message_pack(&c.base, buf);
+    hp_sha256(hash, buf, n);
+    free(buf);
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++)
+        v = v << 8 | hash[i];
+    *ret = v ? v : 1;
+    return 0;
 }
 
 int ha_spec_same_core(const Harpoon__V1__ContainerSpec *a, const Harpoon__V1__ContainerSpec *b, bool *ret)
@@ -75,8 +100,9 @@ static void plan_create(struct ha_plan *p, const struct ha_plan_input *in)
         plan_replace(p, in);
         return;
     }
-    if (in->running && !ha_spec_wants_run(in->wanted))
-        add(p, HA_JOB_STOP);
+    /* Which limits it has is not known when it was found and adopted. */
+    if (in->running)
+        add(p, ha_spec_wants_run(in->wanted) ? HA_JOB_RESIZE : HA_JOB_STOP);
     else if (!in->running && !in->ended && ha_spec_wants_run(in->wanted))
         add(p, HA_JOB_START);
 }

@@ -38,6 +38,10 @@ bool ha_spec_wants_run(const Harpoon__V1__ContainerSpec *spec);
 /* HP_ENOMEM. *ret: the two can be the same container, changed in place. */
 int ha_spec_same_core(const Harpoon__V1__ContainerSpec *a, const Harpoon__V1__ContainerSpec *b,
                       bool *ret) HP_MUST_CHECK;
+/* The memory limit; 0: none. `spec` may be NULL. */
+int64_t ha_spec_memory_bytes(const Harpoon__V1__ContainerSpec *spec);
+/* The first 8 bytes of SHA-256 over what cannot change in place; never 0. HP_ENOMEM. */
+int ha_spec_digest(const Harpoon__V1__ContainerSpec *spec, uint64_t *ret) HP_MUST_CHECK;
 bool ha_spec_same_resources(const Harpoon__V1__ContainerSpec *a, const Harpoon__V1__ContainerSpec *b);
 
 #endif

@@ -230,7 +230,7 @@ void ha_process_inspected(struct ha_core *core, struct ha_container *c, const st
         ha_move(core, c, HA_S_QUARANTINED);
     } else if (c->r.intent.generation > 0) {
         /* Whatever runs, and is not what ran when the intent was recorded, was started by it. */
-        ha_command_act(core, c, c->r.pid > 0 && (pid != c->r.pid || ticks != c->r.pid_start_ticks));
+        ha_change_act(core, c, c->r.pid > 0 && (pid != c->r.pid || ticks != c->r.pid_start_ticks));
     } else {
         resume(core, c, pid, ticks);
     }

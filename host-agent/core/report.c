@@ -152,43 +152,51 @@ static void known_of(const struct ha_container *c, struct ha_known *k)
     k->state = c->r.state;
 }
 
-void ha_report_result(struct ha_core *core, const struct ha_container *c, const char *uid, int64_t generation,
-                      const char *operation_id, int64_t epoch, Harpoon__Internal__V1__CommandOutcome outcome,
-                      int32_t code, const char *message)
+/* The status that goes with a result; NULL: none. Sets what the container counts as once the result is confirmed. */
+static Harpoon__V1__ContainerStatus *status_of(const struct ha_core *core, const struct ha_container *c,
+                                               const struct ha_answer *a, struct ha_status *s, struct ha_known *known)
+{
+    bool done = a->outcome == HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE;
+    bool tried = done || a->outcome == HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_FAILED;
+    if (tried && c) {
+        ha_status_fill(core, c, s);
+        if (c->r.generation == a->generation) /* a removal that failed changes nothing of what is known */
+            known_of(c, known);
+        return &s->pb;
+    }
+    if (!done && !(a->outcome == HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_STALE && a->latest > 0))
+        return NULL;
+    harpoon__v1__container_status__init(&s->pb);
+    s->pb.host = (char *)core->host_name;
+    s->pb.observed_generation = done ? a->generation : a->latest;
+    if (done)
+        s->pb.state = HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_DELETED;
+    return &s->pb;
+}
+
+void ha_report_result(struct ha_core *core, const struct ha_container *c, const struct ha_answer *a)
 {
     Harpoon__Internal__V1__AgentMessage m = HARPOON__INTERNAL__V1__AGENT_MESSAGE__INIT;
     Harpoon__Internal__V1__CommandResult r = HARPOON__INTERNAL__V1__COMMAND_RESULT__INIT;
     Google__Rpc__Status error = GOOGLE__RPC__STATUS__INIT;
     struct ha_status status;
-    struct ha_report_row row = {.result = true, .generation = generation};
-    bool tried = outcome == HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE ||
-                 outcome == HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_FAILED;
+    struct ha_report_row row = {.result = true, .generation = a->generation};
     row.id = ha_report_next_id(core);
-    memcpy(row.uid, uid, strlen(uid) + 1);
+    memcpy(row.uid, a->uid, strlen(a->uid) + 1);
     m.body_case = HARPOON__INTERNAL__V1__AGENT_MESSAGE__BODY_RESULT;
     m.result = &r;
     r.report_id = row.id;
-    r.operation_id = (char *)operation_id;
-    r.uid = (char *)uid;
-    r.generation = generation;
-    r.epoch = epoch;
-    r.outcome = outcome;
-    if (outcome != HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE) {
-        error.code = code;
-        error.message = text_of((char *)message);
+    r.operation_id = (char *)a->operation_id;
+    r.uid = (char *)a->uid;
+    r.generation = a->generation;
+    r.epoch = a->epoch;
+    r.outcome = a->outcome;
+    if (a->outcome != HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE) {
+        error.code = a->code;
+        error.message = text_of((char *)a->message);
         r.error = &error;
     }
-    if (tried && c) {
-        ha_status_fill(core, c, &status);
-        r.status = &status.pb;
-        known_of(c, &row.known);
-    } else if (tried) {
-        harpoon__v1__container_status__init(&status.pb);
-        status.pb.state = HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_DELETED;
-        status.pb.host = core->host_name;
-        status.pb.observed_generation = generation;
-        r.status = &status.pb;
-    }
+    r.status = status_of(core, c, a, &status, &row.known);
     if (pack_row(core, &m, &row))
         append(core, &row);
 }

@@ -26,6 +26,7 @@ struct ha_rt_state {
         complete; /* the CREATE that made it went through to its end (recorded on disk as its last act); false: what a cut-off CREATE left behind */
     bool running;
     int64_t generation;      /* of the CREATE that made it; 0 unknown */
+    uint64_t spec_digest;    /* of the job of that CREATE; 0 unknown */
     int64_t pid;             /* 0 when not running */
     int64_t pid_start_ticks; /* field 22 of /proc/pid/stat */
     int32_t exit_code;       /* 128 + n for signal n; -1 unknown */
@@ -43,6 +44,7 @@ struct ha_job {
     int64_t generation;
     const Harpoon__V1__ContainerSpec *spec; /* valid until done_cb; NULL in INSPECT and REMOVE */
     bool start;                             /* CREATE: also start */
+    uint64_t spec_digest;                   /* CREATE: of what cannot change in place; to be recorded with it */
     bool replacing;                         /* REMOVE: a CREATE of the same uid follows, so volumes and address stay */
     uint64_t deadline_ms;                   /* the job is given up after so long; 0: 10 minutes */
     struct ha_rt_state result;

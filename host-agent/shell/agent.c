@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "core/plan.h"
 #include "io/loop.h"
 
 struct ha_agent {
@@ -112,6 +113,8 @@ static void submit(struct ha_agent *a, const struct ha_effect *f)
                              .deadline_ms = f->job.deadline_ms,
                              .done_cb = job_done,
                              .user = j};
+    if (f->job.kind == HA_JOB_CREATE && ha_spec_digest(j->spec, &j->job.spec_digest))
+        j->job.spec_digest = 0; /* not known, then */
     a->o.runtime->submit(a->o.runtime, &j->job);
 }
 

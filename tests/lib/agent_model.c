@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "core/plan.h"
+
 static const char *const job_names[] = {"create", "start", "stop", "restart", "remove", "resize", "inspect", "probe"};
 static const char *const state_names[] = {"?",      "pending",  "creating", "running", "stopped", "backoff",
                                           "failed", "deleting", "unknown",  "deleted", "lost"};
@@ -225,6 +227,7 @@ static void fill_state(struct agent_model *m, const struct am_container *c, stru
     *s = (struct ha_rt_state){.exists = c->exists,
                               .complete = c->exists && c->generation > 0,
                               .generation = c->generation,
+                              .spec_digest = c->spec_digest,
                               .running = c->running,
                               .exit_code = c->exit_code};
     if (c->running) {
@@ -265,6 +268,7 @@ static void change(struct agent_model *m, struct am_container *c, struct ha_job 
         assert_false(c->exists); /* a second one would be a second container */
         *c = (struct am_container){.exists = true, .generation = job->generation, .memory_bytes = memory_of(job)};
         memcpy(c->uid, job->uid, strlen(job->uid) + 1);
+        assert_int_equal(ha_spec_digest(job->spec, &c->spec_digest), 0);
         if (job->start)
             run_process(m, c);
         break;
@@ -332,6 +336,10 @@ static void trace_status(struct agent_model *m, const Harpoon__V1__ContainerStat
 {
     if (!s)
         return;
+    if (!s->state) {
+        say(m, " latest=%lld", (long long)s->observed_generation);
+        return;
+    }
     say(m, " %s", state_names[s->state]);
     if (s->pid)
         say(m, " pid=%lld", (long long)s->pid);

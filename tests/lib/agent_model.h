@@ -12,6 +12,7 @@ struct am_container {
     char uid[HA_UID_MAX + 1];
     bool exists, running;
     int64_t generation; /* that made it */
+    uint64_t spec_digest;
     int64_t pid, ticks;
     int32_t exit_code;
     bool ever_ran, finished;

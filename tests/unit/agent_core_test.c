@@ -94,7 +94,7 @@ static void lower_generation_is_stale_and_lower_epoch_refused(void **state)
     e.cmd.epoch = 6;
     am_command(m, &e.cmd);
     am_settle(m);
-    am_expect(m, "send result u g4 op5 stale code=9\nsend result u g6 op5 refused code=9\n");
+    am_expect(m, "send result u g4 op5 stale code=9 latest=5\nsend result u g6 op5 refused code=9\n");
     assert_int_equal(m->durable.meta[HA_META_EPOCH], 7);
 }
 
@@ -169,8 +169,8 @@ static void remove_leaves_a_tombstone(void **state)
     am_ensure(m, "u", 2, "a", 64 * MIB);
     am_remove(m, "u", 1);
     am_settle(m);
-    am_expect(m, "send result u g1 op1 stale code=9\nsend result u g2 op2 stale code=9\n"
-                 "send result u g1 op1 stale code=9\n");
+    am_expect(m, "send result u g1 op1 stale code=9 latest=2\nsend result u g2 op2 stale code=9 latest=2\n"
+                 "send result u g1 op1 stale code=9 latest=2\n");
     am_remove(m, "u", 2);
     am_settle(m);
     am_expect(m, "send result u g2 op2 done deleted\n");
@@ -181,7 +181,7 @@ static void remove_leaves_a_tombstone(void **state)
     am_forget_trace(m);
     am_ensure(m, "u", 2, "a", 64 * MIB);
     am_settle(m);
-    am_expect(m, "send result u g2 op2 stale code=9\n");
+    am_expect(m, "send result u g2 op2 stale code=9 latest=2\n");
 }
 
 static void remove_of_nothing_is_done(void **state)
@@ -192,7 +192,7 @@ static void remove_of_nothing_is_done(void **state)
     am_expect(m, "send result u g3 op3 done deleted\n");
     am_ensure(m, "u", 3, "a", 64 * MIB); /* a create that was overtaken by its removal */
     am_settle(m);
-    am_expect(m, "send result u g3 op3 stale code=9\n");
+    am_expect(m, "send result u g3 op3 stale code=9 latest=3\n");
 }
 
 static void failed_create_is_inspected_and_told_and_may_be_tried_again(void **state)
@@ -218,7 +218,7 @@ static void commands_during_a_job_wait_and_the_latest_wins(void **state)
     am_ensure(m, "u", 2, "a", 65 * MIB);
     am_ensure(m, "u", 3, "a", 66 * MIB);
     am_settle(m);
-    am_expect(m, "send journalled u g1 op1\njob create u g1 start\nsend result u g2 op2 stale code=9\n"
+    am_expect(m, "send journalled u g1 op1\njob create u g1 start\nsend result u g2 op2 stale code=9 latest=3\n"
                  "send result u g1 op1 done running pid=100\n"
                  "send journalled u g3 op3\njob resize u g3\nsend result u g3 op3 done running pid=100\n");
     assert_int_equal(am_calls(m, "u", 2, HA_JOB_RESIZE), 0);
@@ -481,8 +481,27 @@ static void the_command_that_made_an_unknown_container_adopts_it(void **state)
     am_expect(m, "send observation u g0 quarantined running pid=100\n");
     am_ensure(m, "u", 1, "a", 64 * MIB);
     am_settle(m);
-    am_expect(m, "send journalled u g1 op1\nsend result u g1 op1 done running pid=100\n");
+    am_expect(m, "send journalled u g1 op1\njob resize u g1\nsend result u g1 op1 done running pid=100\n");
     assert_int_equal(am_calls(m, "u", 1, HA_JOB_CREATE), 1);
+}
+
+static void a_later_command_adopts_what_differs_in_place_only(void **state)
+{
+    struct agent_model *m = *state;
+    given_running(m);
+    am_crash(m);
+    ha_image_done(&m->durable);
+    am_boot(m);
+    am_link(m, true);
+    am_settle(m);
+    am_forget_trace(m);
+    am_ensure(m, "u", 3, "b", 64 * MIB); /* another image: not this container */
+    am_settle(m);
+    am_expect(m, "send result u g3 op3 refused code=9\n");
+    am_ensure(m, "u", 4, "a", 80 * MIB);
+    am_settle(m);
+    am_expect(m, "send journalled u g4 op4\njob resize u g4\nsend result u g4 op4 done running pid=100\n");
+    assert_int_equal(am_find(m, "u")->memory_bytes, 80 * MIB);
 }
 
 static void quarantine_by_command(void **state)
@@ -646,6 +665,7 @@ int main(void)
         T(an_exit_during_a_probe_or_a_job_is_not_lost),
         T(unknown_containers_are_quarantined_and_never_touched),
         T(the_command_that_made_an_unknown_container_adopts_it),
+        T(a_later_command_adopts_what_differs_in_place_only),
         T(quarantine_by_command),
         T(results_wait_for_the_link_and_are_sent_again),
         T(sessions_grow_and_are_durable_first),
