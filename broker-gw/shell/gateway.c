@@ -172,11 +172,10 @@ static Google__Rpc__Status *authenticate(void *context, const char *authorizatio
 static int start_server(struct gw_gateway *gw, struct hp_error *e)
 {
     const struct gw_config *c = gw->config;
-    static struct hp_rpc_service service;
-    service = (struct hp_rpc_service){
+    gw->service = (struct hp_rpc_service){
         .methods = gw_methods, .context = gw, .authenticate = authenticate, .message_max = MESSAGE_MAX};
     const struct hp_rpc_server_options o = {
-        .service = &service,
+        .service = &gw->service,
         .grpc_listen = c->grpc_listen,
         .h2c_listen = c->h2c_listen,
         .http_listen = c->http_listen,

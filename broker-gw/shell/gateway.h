@@ -71,6 +71,7 @@ struct gw_gateway {
     struct hp_consumer *replies;
     struct hp_publisher *publisher;
     struct hp_db *db;
+    struct hp_rpc_service service; /* what the server serves */
     struct hp_rpc_server *server;
     struct gw_timer ready_deadline;
     size_t watch_count;

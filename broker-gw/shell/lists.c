@@ -21,7 +21,7 @@
 #include "shell/rows.h"
 #include "wire/codec.h"
 
-enum { SQL_MAX = 64 << 10, SCAN_PAGE = 1000, SCAN_MAX = 20000 };
+enum { SQL_MAX = 2 << 20, SCAN_PAGE = 1000, SCAN_MAX = 20000 };
 
 /* One call. */
 struct list_call {
@@ -252,19 +252,18 @@ static bool read_page(struct hp_rpc_call *call, int32_t page_size, const char *t
     return check.count == 0;
 }
 
-/* "region IN (…)" for one region or all that are served; false with the call ended. */
-static bool add_regions(struct list_call *l, const char *region)
+/* "region IN (…)" for one region or all that are served. */
+static void add_regions(struct list_call *l, const char *region)
 {
-    struct gw_gateway *gw = gw_of(l->rpc);
-    if (strcmp(region, "-") != 0) {
-        sql_add(l, "region = '%s'", region);
-        return true;
+    const struct gw_regions *all = &gw_of(l->rpc)->regions;
+    if (strcmp(region, "-") != 0 || all->count == 1) {
+        sql_add(l, "region = '%s'", strcmp(region, "-") == 0 ? all->names[0] : region);
+        return;
     }
     sql_add(l, "region IN (");
-    for (int i = 0; i < gw->regions.count; i++)
-        sql_add(l, "%s'%s'", i ? "," : "", gw->regions.names[i]);
+    for (int i = 0; i < all->count; i++)
+        sql_add(l, "%s'%s'", i ? "," : "", all->names[i]);
     sql_add(l, ")");
-    return true;
 }
 
 /* One project, or all that the caller may read. */
@@ -315,6 +314,9 @@ void gw_on_list_containers(struct hp_rpc_call *call, const ProtobufCMessage *mes
     sql_add(l, "SELECT body, name FROM containers WHERE ");
     add_regions(l, parent.region);
     add_projects(l, parent.project);
+    if (strcmp(parent.project, "-") !=
+        0) /* lets the primary key serve all regions of a project in order; '0' follows '/' */
+        sql_add(l, " AND name < 'projects/%s0'", parent.project);
     sql_add(l, " AND name > '%s' ORDER BY name LIMIT %zu", key, page_size + 1);
     submit(l, run_list);
 }
@@ -362,6 +364,26 @@ static bool target_valid(const char *target, struct hp_error *e)
            hp_container_name_parse("target", target, &container, e) == 0;
 }
 
+/* One region's part: serials are unique in it, so an index gives the newest. The key is "serial/region" of the last item listed; equal serials of several regions are listed by
+ * region. */
+static void add_operations_of(struct list_call *l, const char *region, const struct hp_parent_name *parent,
+                              const Harpoon__V1__ListOperationsRequest *r, const char *key, size_t limit)
+{
+    char *end;
+    long long serial = strtoll(key, &end, 10);
+    sql_add(l,
+            "(SELECT body, CONCAT(serial, '/', region), serial AS s, region AS r FROM operations WHERE region = '%s'",
+            region);
+    add_projects(l, parent->project);
+    if (*r->target)
+        sql_add(l, " AND target = '%s'", r->target);
+    if (r->active_only)
+        sql_add(l, " AND active = 1");
+    if (*end == '/')
+        sql_add(l, " AND serial %s %lld", strcmp(region, end + 1) > 0 ? "<=" : "<", serial);
+    sql_add(l, " ORDER BY serial DESC LIMIT %zu)", limit);
+}
+
 void gw_on_list_operations(struct hp_rpc_call *call, const ProtobufCMessage *message)
 {
     const Harpoon__V1__ListOperationsRequest *r = (const Harpoon__V1__ListOperationsRequest *)message;
@@ -383,20 +405,14 @@ void gw_on_list_operations(struct hp_rpc_call *call, const ProtobufCMessage *mes
     if (!l)
         return;
     l->question = question;
-    sql_add(l, "SELECT body, CONCAT(serial, '/', region, '/', id) FROM operations WHERE ");
-    add_regions(l, parent.region);
-    add_projects(l, parent.project);
-    if (*r->target)
-        sql_add(l, " AND target = '%s'", r->target);
-    if (r->active_only)
-        sql_add(l, " AND active = 1");
-    char *end;
-    long long serial = strtoll(key, &end, 10);
-    const char *slash = *end == '/' ? strchr(end + 1, '/') : NULL; /* the key is serial/region/id */
-    if (slash)
-        sql_add(l, " AND (serial < %lld OR (serial = %lld AND (region, id) > ('%.*s', '%s')))", serial, serial,
-                (int)(slash - end - 1), end + 1, slash + 1);
-    sql_add(l, " ORDER BY serial DESC, region, id LIMIT %zu", page_size + 1);
+    const struct gw_regions *all = &gw_of(call)->regions;
+    bool one = strcmp(parent.region, "-") != 0;
+    for (int i = 0; i < (one ? 1 : all->count); i++) {
+        if (i > 0)
+            sql_add(l, " UNION ALL ");
+        add_operations_of(l, one ? parent.region : all->names[i], &parent, r, key, page_size + 1);
+    }
+    sql_add(l, " ORDER BY s DESC, r LIMIT %zu", page_size + 1);
     submit(l, run_list);
 }
 

@@ -89,7 +89,7 @@ def recorded(request):
 
 
 class GatewayTest(StackTest):
-    shape = {"hosts": 0, "schedulers": 0}
+    shape = {"hosts": 0, "schedulers": 0, "regions": 2}
 
     @classmethod
     def setUpClass(cls):
@@ -281,13 +281,13 @@ class GatewayTest(StackTest):
 
     # ---- Reads ----
 
-    def operation(self, stage):
+    def operation(self, stage, region="r1", serial=None, project="demo"):
         """An operation in the record."""
-        op = operation_pb2.Operation(name=f"projects/demo/regions/r1/operations/{uuid.uuid4().hex}", stage=stage)
+        op = operation_pb2.Operation(name=f"projects/{project}/regions/{region}/operations/{uuid.uuid4().hex}", stage=stage)
         body = record_pb2.OperationRecord(operation=op).SerializeToString().hex()
         active = int(stage < operation_pb2.STAGE_SUCCEEDED)
         self.stack.sql(f"INSERT INTO operations (id, region, project, target, stage, active, serial, body) VALUES "
-                       f"('{op.name[-32:]}', 'r1', 'demo', 't', {stage}, {active}, {self.player.sequence()}, x'{body}')")
+                       f"('{op.name[-32:]}', '{region}', '{project}', 't', {stage}, {active}, {serial or self.player.sequence()}, x'{body}')")
         return op
 
     def wait(self, name, seconds):
@@ -316,30 +316,44 @@ class GatewayTest(StackTest):
         rows = []
         for project in ("demo", "other"):
             for i in range(25):
-                c = container_pb2.Container(name=f"projects/{project}/regions/r1/containers/p{i:02}", uid=uuid.uuid4().hex[:26])
+                region = "r1" if i < 20 else "r2"
+                c = container_pb2.Container(name=f"projects/{project}/regions/{region}/containers/p{i:02}", uid=uuid.uuid4().hex[:26])
                 body = record_pb2.ContainerRecord(container=c).SerializeToString().hex()
-                rows.append(f"('{c.name}', '{c.uid}', 'r1', '{project}', 1, x'{body}')")
+                rows.append(f"('{c.name}', '{c.uid}', '{region}', '{project}', 1, x'{body}')")
         self.stack.sql("INSERT INTO containers (name, uid, region, project, generation, body) VALUES " + ",".join(rows))
 
         def names(client, parent, size):
             request = container_service_pb2.ListContainersRequest(parent=parent, page_size=size)
             return [c.name for c in client.pages(client.containers.ListContainers, request, "containers")]
-        demo = [f"projects/demo/regions/r1/containers/p{i:02}" for i in range(25)]
+        demo = [f"projects/demo/regions/{'r1' if i < 20 else 'r2'}/containers/p{i:02}" for i in range(25)]
         other = [n.replace("demo", "other") for n in demo]
-        self.assertEqual(names(self.client, "projects/demo/regions/r1", 7), demo)
+        self.assertEqual(names(self.client, "projects/demo/regions/r1", 7), demo[:20])
+        self.assertEqual(names(self.client, "projects/demo/regions/-", 7), demo)
         self.assertEqual(names(self.client, "projects/-/regions/-", 10), demo + other)
-        self.assertEqual(names(self.stack.client(token="other"), "projects/-/regions/r1", 25), other)
+        self.assertEqual(names(self.stack.client(token="other"), "projects/-/regions/r1", 25), other[:20])
         error = rpc_error(names, self.stack.client(token="other"), "projects/demo/regions/r1", 5)
         self.assert_code(error, Code.PERMISSION_DENIED)
         page = self.client.call(self.client.containers.ListContainers,
                                 container_service_pb2.ListContainersRequest(parent="projects/demo/regions/r1", page_size=5))
         request = container_service_pb2.ListContainersRequest(parent="projects/-/regions/r1", page_token=page.next_page_token)
         self.assert_code(rpc_error(self.client.call, self.client.containers.ListContainers, request), Code.INVALID_ARGUMENT)
-        ops = [self.operation(operation_pb2.STAGE_RUNNING).name for _ in range(7)]
-        request = operation_service_pb2.ListOperationsRequest(parent="projects/demo/regions/-", page_size=3, active_only=True)
-        listed = [o.name for o in self.client.pages(self.client.operations.ListOperations, request, "operations")]
-        self.assertEqual(len(listed), len(set(listed)))
-        self.assertTrue(set(ops) <= set(listed))
+
+    def test_operations_are_listed_newest_first_over_regions(self):
+        running, done = operation_pb2.STAGE_RUNNING, operation_pb2.STAGE_SUCCEEDED
+        names = {}
+        for serial in range(1, 13):
+            for region in ("r1", "r2"):
+                op = self.operation(running if serial % 3 else done, region, serial, project="other")
+                names[serial, region] = op.name
+
+        def listed(parent, **kwargs):
+            request = operation_service_pb2.ListOperationsRequest(parent=parent, page_size=5, **kwargs)
+            return [o.name for o in self.client.pages(self.client.operations.ListOperations, request, "operations")]
+        newest = [names[s, r] for s in range(12, 0, -1) for r in ("r1", "r2")]
+        self.assertEqual(listed("projects/other/regions/-"), newest)
+        self.assertEqual(listed("projects/other/regions/r2"), [n for n in newest if "/r2/" in n])
+        self.assertEqual(listed("projects/other/regions/r1", active_only=True), [names[s, "r1"] for s in range(12, 0, -1) if s % 3])
+        self.assertEqual(listed("projects/other/regions/r1", target="regions/r1/hosts/h9"), [])
 
     # ---- Outages; the order of names puts it last ----
 
