@@ -313,9 +313,9 @@ static int spec_of_flags(Harpoon__V1__Container *m, struct create_flags *f, cons
     return code ? code : fill_restart(spec, f->restart);
 }
 
-/* From flags, or from a file that holds a CreateContainerRequest or just a Container. */
+/* From flags, or from a file that holds a Container. Without a name: `fallback`; NULL makes that an error. */
 static int create_request(struct cli *c, int argc, char **argv, Harpoon__V1__CreateContainerRequest *req,
-                          struct change_options *common, const char *usage)
+                          struct change_options *common, const char *fallback, const char *usage)
 {
     struct create_flags f = {0};
     struct limit_flags l = {0};
@@ -372,7 +372,7 @@ static int create_request(struct cli *c, int argc, char **argv, Harpoon__V1__Cre
         return code;
     req->container = m;
     char full[256];
-    const char *given = name ? *name : *m->name ? m->name : NULL;
+    const char *given = name ? *name : *m->name ? m->name : fallback;
     if (!given)
         return cli_usage("%s: the container's name is missing", argv[0]);
     code = cli_container_name(c, given, full);
@@ -389,7 +389,7 @@ int cli_cmd_create(struct cli *c, int argc, char **argv)
 {
     Harpoon__V1__CreateContainerRequest req = HARPOON__V1__CREATE_CONTAINER_REQUEST__INIT;
     struct change_options o = {0};
-    int code = create_request(c, argc, argv, &req, &o,
+    int code = create_request(c, argc, argv, &req, &o, NULL,
                               "create NAME --image IMAGE --cpu CORES --memory SIZE [options] [-- ARGUMENTS…]\n"
                               "       harpoon create [NAME] -f FILE.json");
     if (code || o.help || !req.container)
@@ -406,7 +406,8 @@ int cli_cmd_explain(struct cli *c, int argc, char **argv)
 {
     Harpoon__V1__CreateContainerRequest create = HARPOON__V1__CREATE_CONTAINER_REQUEST__INIT;
     struct change_options o = {0};
-    int code = create_request(c, argc, argv, &create, &o, "explain NAME -f FILE.json | explain NAME --image IMAGE …");
+    int code = create_request(c, argc, argv, &create, &o, "explained",
+                              "explain [NAME] -f FILE.json | explain [NAME] --image IMAGE …");
     if (code || o.help || !create.container)
         return code;
     create.container->name = (char *)protobuf_c_empty_string;
