@@ -210,6 +210,8 @@ static void apply_change(struct sc_region *r, Harpoon__V1__Container *doc, int64
         break;
     case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START:
         doc->spec->desired_state = HARPOON__V1__DESIRED_STATE__DESIRED_STATE_RUNNING;
+        if (serial > 0)
+            *restart_serial = serial;
         break;
     case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART:
         doc->spec->desired_state = HARPOON__V1__DESIRED_STATE__DESIRED_STATE_RUNNING;
@@ -412,6 +414,16 @@ static bool pack_change(struct sc_region *r, struct sc_operation *op, const Harp
     return true;
 }
 
+/* It shall run, and has ended by itself. The host runs it again when asked for a restart only: no other change runs a finished job twice. */
+static bool has_ended(const struct sc_container *c)
+{
+    Harpoon__V1__ContainerState state = c->pb->status->state;
+    return c->pb->spec->desired_state != HARPOON__V1__DESIRED_STATE__DESIRED_STATE_STOPPED &&
+           (state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_STOPPED ||
+            state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_FAILED ||
+            state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_BACKOFF);
+}
+
 static void apply(struct sc_region *r, struct sc_container *c, struct sc_operation *op,
                   const Harpoon__Internal__V1__Request *q)
 {
@@ -419,7 +431,8 @@ static void apply(struct sc_region *r, struct sc_container *c, struct sc_operati
     if (r->failed || !pack_change(r, op, q))
         return;
     set_need(op, q);
-    if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART)
+    if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART ||
+        (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START && has_ended(c)))
         op->restart_serial = c->pb->generation + 1;
     apply_change(r, c->pb, &c->restart_serial, q, op->restart_serial);
     sc_container_bump(r, c);

@@ -178,7 +178,7 @@ void sc_settle_stale(struct sc_region *r, struct sc_container *c, int64_t genera
     sc_container_bump(r, c);
     if (op) {
         op->generation = c->pb->generation;
-        if (op->verb == HARPOON__V1__VERB__VERB_RESTART)
+        if (op->restart_serial > 0)
             op->restart_serial = op->generation;
         sc_operation_dirty(r, op);
     }

@@ -191,6 +191,13 @@ static void take_observation(struct sc_region *r, struct sc_host *h, const Harpo
 {
     struct sc_container *c = container_on(r, m->uid, h);
     int64_t time_ns = sc_timestamp_ns(m->time);
+    if (!strcmp(m->kind, "quarantined") && !hp_map_get(&r->uids, m->uid)) {
+        char text[512];
+        snprintf(text, sizeof text, "found container \"%.255s\" (uid %.63s): it is left alone until somebody decides",
+                 m->container, m->uid);
+        sc_host_event(r, h, "quarantine", HARPOON__V1__SEVERITY__SEVERITY_WARNING, NULL, text);
+        return;
+    }
     if (!c || !m->status || (time_ns && time_ns < c->observed_ns))
         return;
     c->observed_ns = time_ns;

@@ -355,6 +355,28 @@ static void changes_wait_for_one_another(void **state)
     scw_free(w);
 }
 
+/* A host runs a process that ended by itself only when told to restart: a start of such a container says so. */
+static void a_start_runs_what_has_ended(void **state)
+{
+    char uid[27];
+    struct scw *w = one_container(uid);
+    scw_verb(w, 2, START, "c1", ""); /* it runs: nothing to restart */
+    scw_done(w, "h1", uid, 2);
+    scw_observe(w, "h1", uid, 2, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_FAILED, "exited");
+    scw_clear(w);
+    scw_verb(w, 3, START, "c1", "");
+    scw_expect(w, "commit op=3:4+ c1:3\n"
+                  "  14 operation.recorded c1 op=3\n"
+                  "  15 container.updated c1 op=3 @h1\n"
+                  "  16 operation.placed c1 op=3 @h1\n"
+                  "  17 operation.dispatched c1 op=3 @h1\n"
+                  "ack requests 7\n"
+                  "verdict OK op=3 stage=4\n"
+                  "publish 14-17\n"
+                  "command h1 ENSURE c1 gen=3 cpu=1000 restart=3\n");
+    scw_free(w);
+}
+
 static void a_takeover_keeps_the_queue_of_changes(void **state)
 {
     char uid[27];
@@ -506,6 +528,7 @@ int main(void)
         cmocka_unit_test(refused_goes_elsewhere),
         cmocka_unit_test(a_failed_create_is_cleaned_up),
         cmocka_unit_test(changes_wait_for_one_another),
+        cmocka_unit_test(a_start_runs_what_has_ended),
         cmocka_unit_test(a_takeover_keeps_the_queue_of_changes),
         cmocka_unit_test(a_resize_claims_the_larger_size),
         cmocka_unit_test(delete_overtakes_a_create),
