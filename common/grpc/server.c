@@ -218,7 +218,8 @@ int hp_grpc_server_receive(struct hp_grpc_server *s, uint64_t now_ms, const uint
     s->now_ms = s->received_ms = now_ms;
     s->ping_sent_ms = UINT64_MAX; /* any byte proves life */
     s->busy = true;
-    ssize_t n = nghttp2_session_mem_recv(s->h2, data, len);
+    ssize_t n = len > 0 ? nghttp2_session_mem_recv(s->h2, data, len)
+                        : 0; /* which would count an empty call as a CONTINUATION */
     s->busy = false;
     if (n < 0)
         return hp_fail(e, n == NGHTTP2_ERR_NOMEM ? HP_ENOMEM : HP_EPROTO, "HTTP/2 connection: %s",
