@@ -1,5 +1,4 @@
 """A private MariaDB server: own data directory, socket and port."""
-import glob
 import os
 import shutil
 import subprocess
@@ -79,22 +78,11 @@ class Database:
         """Brings the tables up to date with `harpoon admin migrate`."""
         cli = os.path.join(self.build, "harpoon")
         if not os.path.exists(cli):
-            self.apply_files()
-            return
+            raise Failure(f"{cli} is not built: meson setup build && ninja -C build")
         env = {**os.environ, "HARPOON_MYSQL_SOCKET": self.socket, "HARPOON_MYSQL_DATABASE": NAME}
         done = subprocess.run([cli, "admin", "migrate"], env=env, cwd=self.top, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failure(f"harpoon admin migrate failed: {done.stdout}{done.stderr}")
-
-    def apply_files(self):
-        """The same for a tree whose CLI is not built."""
-        if self.client(NAME, "-Ne", "SELECT 1 FROM regions LIMIT 1").returncode == 0:
-            return
-        for path in sorted(glob.glob(os.path.join(self.top, "deploy/sql/*.sql"))):
-            with open(path) as f:
-                done = self.client(NAME, stdin=f.read())
-            if done.returncode != 0:
-                raise Failure(f"{path}: {done.stderr}")
 
     def stop(self, seconds=30):
         procs.stop([r for r in [self.state.process("mariadb")] if r], seconds)

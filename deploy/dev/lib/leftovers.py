@@ -3,6 +3,7 @@ own names, so that nothing of another stack is touched."""
 import ipaddress
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -122,7 +123,7 @@ def remove_firewall_rules(subnets):
                                                                                 "CNI-FORWARD", "CNI-ADMIN"}
         ours += [r for r in rules if re.search(r"-j (\S+)", r) and re.search(r"-j (\S+)", r)[1] in chains and r not in ours]
         for rule in ours:
-            subprocess.run(["xargs", "iptables", "-w", "-t", table, "-D"], input=rule[3:], capture_output=True, text=True, check=False)
+            run("iptables", "-w", "-t", table, "-D", *shlex.split(rule)[1:])
         for chain in chains:
             run("iptables", "-w", "-t", table, "-F", chain)
             run("iptables", "-w", "-t", table, "-X", chain)
