@@ -119,9 +119,9 @@ def remove_firewall_rules(subnets):
         saved = run("iptables-save", "-t", table).stdout.splitlines()
         rules = [line for line in saved if line.startswith("-A ")]
         ours = [r for r in rules if any(in_networks(a, networks) for a in re.findall(r"\d+\.\d+\.\d+\.\d+(?:/\d+)?", r))]
-        chains = {r.split()[1] for r in ours if r.split()[1].startswith("CNI-")} - {"CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK",
-                                                                                "CNI-FORWARD", "CNI-ADMIN"}
-        ours += [r for r in rules if re.search(r"-j (\S+)", r) and re.search(r"-j (\S+)", r)[1] in chains and r not in ours]
+        # A container's own chain, and whoever leads to it; never the plugins' common ones.
+        chains = {name for r in ours for name in re.findall(r"-[Aj] (CNI-(?:DN-)?[0-9a-f]{20,})", r)}
+        ours += [r for r in rules if r not in ours and any(r.endswith("-j " + c) or r.startswith(f"-A {c} ") for c in chains)]
         for rule in ours:
             run("iptables", "-w", "-t", table, "-D", *shlex.split(rule)[1:])
         for chain in chains:
