@@ -103,7 +103,7 @@ void rpc_http_read_done(struct rpc_http *h, struct http_conn *conn)
 void rpc_http_read_from(struct rpc_http *h, struct http_conn *conn)
 {
     rpc_http_read_done(h, conn);
-    conn->due_ms = hp_now_ms() + HTTP_READ_MS;
+    conn->due_ms = hp_now_ms() + h->read_ms;
     conn->linked = true;
     TAILQ_INSERT_TAIL(&h->reading, conn, link);
     arm_slow(h);
@@ -283,6 +283,7 @@ int rpc_http_start(struct hp_rpc_server *s, const struct hp_rpc_server_options *
     }
     h->server = s;
     h->limits = hp_rpc_limits_of(s->service);
+    h->read_ms = o->http_read_ms > 0 ? (uint64_t)o->http_read_ms : HTTP_READ_MS;
     TAILQ_INIT(&h->calls);
     TAILQ_INIT(&h->pending);
     TAILQ_INIT(&h->reading);

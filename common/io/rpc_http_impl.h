@@ -13,7 +13,7 @@
 enum {
     HTTP_HEADER_POOL_BYTES =
         32 << 10,                /* libmicrohttpd's memory for one connection: longer headers are refused with 431 */
-    HTTP_READ_MS = 60000,        /* for each: the TLS handshake and headers, the body, the idle time between requests */
+    HTTP_READ_MS = 60000,        /* default of hp_rpc_server_options.http_read_ms */
     HTTP_STALL_S = 60,           /* a response that makes no progress */
     HTTP_DISCARD_MAX = 16 << 20, /* a body too long is read and dropped up to here, so that the client can hear why */
     HTTP_OUTPUT_HIGH_BYTES = 64 << 10, /* hp_rpc_send says HP_EAGAIN above, on_writable comes below half of it */
@@ -83,7 +83,8 @@ struct rpc_http {
     TAILQ_HEAD(, http_call) calls;
     TAILQ_HEAD(, http_call) pending;
     TAILQ_HEAD(, http_conn) reading; /* connections that owe us bytes */
-    char *allow_origins;             /* NULL: none */
+    uint64_t read_ms;
+    char *allow_origins; /* NULL: none */
     char address[80];
     bool draining, quiet, closing; /* quiet: accepts no more */
 };

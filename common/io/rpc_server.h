@@ -19,6 +19,8 @@ struct hp_rpc_server_options {
     int connections_max;              /* over all listeners; 0: 10,000 */
     int64_t keepalive_ms; /* HTTP/2 ping after so long without a frame, closed when unanswered in 20 s; 0: 60,000 */
     int64_t idle_ms;      /* a connection without calls is sent GOAWAY after; 0: 1,800,000 */
+    int64_t
+        http_read_ms; /* http_listen: for each of TLS handshake and headers, a body, the time between requests; 0: 60,000 */
     const char *allow_origins; /* CORS for browsers on http_listen: comma-separated, "*" any, NULL none */
     const struct hp_reflection_data
         *reflection; /* what server reflection describes; NULL: harpoon.v1 (grpc/reflection.h) */

@@ -2,6 +2,7 @@
 import errno
 import os
 import socket
+import ssl
 import struct
 import tempfile
 import time
@@ -224,5 +225,44 @@ class SilenceTest(unittest.TestCase):
                     pass
                 self.assertLess(time.monotonic() - began, 15)
             eventually(lambda: "no HTTP/2 preface" in server.text(), 5, "the log line")
+        finally:
+            server.stop()
+
+    def test_slow_http(self):
+        """Bytes that drip do not hold a connection: handshake, headers, body and idle time end. A call that waits for its answer may wait."""
+        head = f"POST {ECHO}Echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n".encode()
+        server = RpcServer(read_ms=1000)
+
+        def connection(drip=b"", at_once=b"", tls=True):
+            if not tls:
+                host, port = server.address["http"].split(":")
+                return socket.create_connection((host, int(port)), timeout=20), drip
+            c = h2.Connection("https://" + server.address["http"], server.ca, greet=False, alpn=None)
+            c.send(at_once)
+            return c.sock, drip
+
+        try:
+            cases = {"no handshake": connection(tls=False), "nothing": connection(), "headers": connection(drip=head), "body": connection(at_once=head, drip=b"{" * 19),
+                     "idle": connection(at_once=head + b" " * 18 + b"{}")}
+            waiting, _ = connection(at_once=head + b'{"hang":true       }')
+            began = time.monotonic()
+            for name, (sock, drip) in cases.items():
+                with self.subTest(name):
+                    sock.settimeout(0.2)
+                    while True:
+                        try:
+                            if drip:
+                                sock.sendall(drip[:1])
+                                drip = drip[1:]
+                            if not sock.recv(4096):
+                                break
+                        except TimeoutError:
+                            self.assertLess(time.monotonic() - began, 15)
+                        except (ConnectionError, ssl.SSLError):
+                            break
+            waiting.settimeout(1)
+            with self.assertRaises(TimeoutError):
+                waiting.recv(1)
+            waiting.close()
         finally:
             server.stop()

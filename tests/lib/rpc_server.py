@@ -27,13 +27,13 @@ def make_certificates(directory):
 class RpcServer:
     """Started on ports of the kernel's choice. `tls`: gRPC and Connect over TLS; without, plaintext on loopback."""
 
-    def __init__(self, tls=True, token=False):
+    def __init__(self, tls=True, token=False, read_ms=0):
         self.directory = tempfile.mkdtemp(prefix="hp-rpc-")
         make_certificates(self.directory)
         self.ca = os.path.join(self.directory, "ca.pem")
         ready = os.path.join(self.directory, "ready")
         files = [os.path.join(self.directory, n) for n in ("server.pem", "server.key", "ca.pem")] if tls else []
-        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1", **({"WITH_TOKEN": "1"} if token else {})}
+        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "READ_MS": str(read_ms), **({"WITH_TOKEN": "1"} if token else {})}
         self.log = open(os.path.join(self.directory, "log"), "w+")
         self.process = subprocess.Popen([os.path.join(BUILD, "tests/lib/rpc-test-server"), ready, *files], stderr=self.log, env=env)
         deadline = time.monotonic() + 20

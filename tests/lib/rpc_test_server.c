@@ -68,6 +68,7 @@ int main(int argc, char **argv)
         .cert_file = argc > 3 ? argv[2] : NULL,
         .key_file = argc > 3 ? argv[3] : NULL,
         .client_ca_file = argc > 4 ? argv[4] : NULL,
+        .http_read_ms = getenv("READ_MS") ? atoi(getenv("READ_MS")) : 0,
         .allow_origins = "https://console.example",
         .reflection = &hp_reflection_echo,
     };
