@@ -155,7 +155,8 @@ static int netns_remove(const struct ha_cni *cni, const char *uid, struct hp_err
 struct call {
     const struct ha_cni *cni;
     const char *uid, *netns;
-    const char *ip; /* asked for; "" any */
+    const char *mark; /* path of the namespace, also when there is none any more */
+    const char *ip;   /* asked for; "" any */
     int timeout_ms;
 };
 
@@ -192,7 +193,8 @@ static int plugin(const struct call *c, const char *command, const json_t *conf,
                                 env[4],
                                 env[5],
                                 NULL};
-    const char *const argv[] = {program, NULL};
+    const char *const argv[] = {program, c->mark,
+                                NULL}; /* plugins read no arguments: it is for whoever looks for them */
     struct ha_spawn spawn = HA_SPAWN_INIT;
     spawn.argv = argv;
     spawn.envp = envp;
@@ -340,7 +342,7 @@ int ha_cni_attach(const struct ha_cni *cni, const char *uid, const Harpoon__V1__
     int rc = ha_cni_netns_path(cni, uid, netns, sizeof netns, e);
     if (rc)
         return rc;
-    struct call call = {.cni = cni, .uid = uid, .netns = netns, .ip = ip, .timeout_ms = timeout_ms};
+    struct call call = {.cni = cni, .uid = uid, .netns = netns, .mark = netns, .ip = ip, .timeout_ms = timeout_ms};
     json_t *old = record_read(record), *result = NULL, *chain = chain_conf(cni, network);
     if (old) { /* before a reboot, or before a crash: the address is still taken in our name */
         earlier_ip(old, ip, sizeof ip);
@@ -374,7 +376,8 @@ int ha_cni_detach(const struct ha_cni *cni, const char *uid, const char *record,
     json_t *old = rc ? NULL : record_read(record);
     if (old) {
         int fd = netns_open(netns);
-        struct call call = {.cni = cni, .uid = uid, .netns = fd >= 0 ? netns : "", .ip = "", .timeout_ms = timeout_ms};
+        struct call call = {
+            .cni = cni, .uid = uid, .netns = fd >= 0 ? netns : "", .mark = netns, .ip = "", .timeout_ms = timeout_ms};
         ha_fs_closep(&fd);
         rc = chain_del(&call, old, e);
         json_decref(old);

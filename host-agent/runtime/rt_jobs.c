@@ -86,15 +86,34 @@ static void fill(struct ha_rt *rt, const char *uid, const struct ha_run *run, bo
     }
 }
 
+/* A process that was created and, because we died, never started: as if it had never been. */
+static void drop_unstarted(struct ha_rt *rt, const char *uid, int pidfd, struct hp_error *e)
+{
+    char path[512];
+    (void)ha_proc_signal(pidfd, SIGKILL);
+    int rc = ha_proc_gone(pidfd, HA_KILL_WAIT_MS, -1);
+    if (rc == 0)
+        rc = ha_store_path(&rt->store, uid, "exit", path, sizeof path, e);
+    if (rc == 0)
+        rc = ha_fs_remove(path, e);
+    if (rc == 0)
+        rc = ha_collect(rt, uid, false, e);
+    if (rc)
+        hp_warn("cannot clean up after a start that was cut off; tried again with the next job", HP_S("uid", uid),
+                HP_S("error", e->message));
+}
+
 void ha_observe(struct ha_rt *rt, const char *uid, struct ha_rt_state *ret)
 {
     struct ha_run run;
+    struct hp_error e = {0};
     HA_CLOSE int fd = ha_process_open(rt, uid, &run);
-    if (fd < 0 && needs_collect(rt, uid, &run)) {
-        struct hp_error e = {0};
-        if (ha_collect(rt, uid, true, &e))
-            hp_warn("cannot clean up after a process that ended; tried again with the next job", HP_S("uid", uid),
-                    HP_S("error", e.message));
+    if (fd >= 0 && ha_oci_unstarted(&rt->oci, uid)) {
+        drop_unstarted(rt, uid, fd, &e);
+        ha_fs_closep(&fd);
+    } else if (fd < 0 && needs_collect(rt, uid, &run) && ha_collect(rt, uid, true, &e)) {
+        hp_warn("cannot clean up after a process that ended; tried again with the next job", HP_S("uid", uid),
+                HP_S("error", e.message));
     }
     fill(rt, uid, &run, fd >= 0, ret);
 }
@@ -123,25 +142,46 @@ static int32_t read_exit_code(struct ha_rt *rt, const char *uid)
     return end == text || code < 0 || code > 255 ? -1 : (int32_t)code;
 }
 
+/* A create whose process was never recorded may still be under way in the hands of conmon and of network plugins, without the agent that began it. */
+static int end_strays(struct ha_rt *rt, const char *uid, const struct ha_run *run, struct hp_error *e)
+{
+    char bundle[512], netns[640];
+    int rc = ha_run_path(&rt->store, uid, "", bundle, sizeof bundle, e);
+    if (rc || run->pid > 0 || access(bundle, F_OK) != 0)
+        return rc;
+    rc = ha_cni_netns_path(&rt->cni, uid, netns, sizeof netns, e);
+    if (rc == 0)
+        rc = ha_proc_kill_by_argument(bundle, e);
+    if (rc == 0 && netns_there(rt, uid))
+        rc = ha_proc_kill_by_argument(netns, e);
+    return rc;
+}
+
+static int record_exit(struct ha_rt *rt, const char *uid, struct hp_error *e)
+{
+    struct ha_exit x;
+    struct ha_cg_usage usage;
+    struct hp_error ignored = {0};
+    if (!ha_exit_read(&rt->store, uid, &x) || x.finish_wall_ns != 0)
+        return 0;
+    x.code = read_exit_code(rt, uid);
+    x.oom = x.code == 128 + SIGKILL && ha_cg_usage(&rt->cgroups, uid, &usage, &ignored) == 0 && usage.oom_kills > 0;
+    x.finish_wall_ns = hp_wall_ns();
+    return ha_exit_write(&rt->store, uid, &x, e);
+}
+
 int ha_collect(struct ha_rt *rt, const char *uid, bool record, struct hp_error *e)
 {
     struct ha_run run;
-    struct ha_exit x = {0};
-    struct ha_cg_usage usage = {0};
-    struct hp_error ignored = {0};
     char path[512];
     ha_run_read(&rt->store, uid, &run);
+    int rc = end_strays(rt, uid, &run, e);
     if (run.pid > 0)
         await_conmon(&run);
-    if (record && ha_exit_read(&rt->store, uid, &x) && x.finish_wall_ns == 0) {
-        x.code = read_exit_code(rt, uid);
-        x.oom = x.code == 128 + SIGKILL && ha_cg_usage(&rt->cgroups, uid, &usage, &ignored) == 0 && usage.oom_kills > 0;
-        x.finish_wall_ns = hp_wall_ns();
-        int rc = ha_exit_write(&rt->store, uid, &x, e);
-        if (rc)
-            return rc;
-    }
-    int rc = ha_oci_delete(&rt->oci, uid, HA_PLUGINS_MS, e);
+    if (rc == 0 && record)
+        rc = record_exit(rt, uid, e);
+    if (rc == 0)
+        rc = ha_oci_delete(&rt->oci, uid, HA_PLUGINS_MS, e);
     if (rc == 0)
         rc = ha_cg_remove(&rt->cgroups, uid, e);
     if (rc == 0)
@@ -296,7 +336,10 @@ static int make_meta(struct ha_task *t, const struct ha_image *image, struct ha_
     if (rc == 0 && spec->n_volumes > HA_VOLUMES_MAX)
         rc = hp_fail(&t->error, HP_ELIMIT, "%zu volumes, limit %d", spec->n_volumes, HA_VOLUMES_MAX);
     for (size_t i = 0; rc == 0 && i < spec->n_volumes; i++) {
-        rc = ha_fs_path(m->volumes[i].name, sizeof m->volumes[i].name, &t->error, "%s", spec->volumes[i]->volume);
+        rc = ha_volume_check(spec->volumes[i]->volume, &t->error);
+        if (rc)
+            break;
+        snprintf(m->volumes[i].name, sizeof m->volumes[i].name, "%s", spec->volumes[i]->volume);
         m->volumes[i].keep = spec->volumes[i]->keep;
         m->volume_count = i + 1;
     }

@@ -311,6 +311,12 @@ bool ha_oci_known(const struct ha_oci *oci, const char *uid)
     return ha_fs_path(path, sizeof path, NULL, "%s/%s", oci->root, uid) == 0 && access(path, F_OK) == 0;
 }
 
+bool ha_oci_unstarted(const struct ha_oci *oci, const char *uid)
+{
+    char path[640]; /* both runtimes: the first process waits in it */
+    return ha_fs_path(path, sizeof path, NULL, "%s/%s/exec.fifo", oci->root, uid) == 0 && access(path, F_OK) == 0;
+}
+
 int ha_oci_delete(const struct ha_oci *oci, const char *uid, int timeout_ms, struct hp_error *e)
 {
     if (!ha_oci_known(oci, uid))

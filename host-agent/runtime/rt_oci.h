@@ -55,6 +55,8 @@ int ha_oci_create(const struct ha_oci *oci, const struct ha_oci_create *c, int t
 int ha_oci_start(const struct ha_oci *oci, const char *uid, int timeout_ms, struct hp_error *e) HP_MUST_CHECK;
 /* Forgets a container, killing it when it still runs. Nothing there: 0. */
 int ha_oci_delete(const struct ha_oci *oci, const char *uid, int timeout_ms, struct hp_error *e) HP_MUST_CHECK;
+/* True while a container is created and not yet started. */
+bool ha_oci_unstarted(const struct ha_oci *oci, const char *uid);
 /* True when the runtime has state of it. */
 bool ha_oci_known(const struct ha_oci *oci, const char *uid);
 

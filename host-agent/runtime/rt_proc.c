@@ -3,6 +3,7 @@
  * ran there would run on our memory. */
 #include "rt_proc.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -362,4 +363,51 @@ int ha_proc_open_exact(pid_t pid, int64_t ticks)
         return fd;
     close(fd);
     return -ESRCH;
+}
+
+static bool has_argument(const char *pid, const char *argument)
+{
+    char path[300], buf[4096];
+    snprintf(path, sizeof path, "/proc/%s/cmdline", pid);
+    HA_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);
+    if (n <= 0)
+        return false;
+    buf[n] = '\0';
+    for (const char *p = buf; p < buf + n; p += strlen(p) + 1)
+        if (strcmp(p, argument) == 0)
+            return true;
+    return false;
+}
+
+/* One look through /proc. Returns how many were found. */
+static int kill_matching(const char *argument)
+{
+    DIR *dir = opendir("/proc");
+    struct dirent *d;
+    int found = 0;
+    while (dir && (d = readdir(dir))) {
+        if (d->d_name[0] < '1' || d->d_name[0] > '9' || !has_argument(d->d_name, argument))
+            continue;
+        HA_CLOSE int pidfd = ha_proc_pidfd((pid_t)strtol(d->d_name, NULL, 10));
+        if (pidfd < 0 || !has_argument(d->d_name, argument)) /* still the same process, now that we hold it */
+            continue;
+        found++;
+        (void)ha_proc_signal(pidfd, SIGKILL);
+        (void)!ha_proc_gone(pidfd, 1000, -1);
+    }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+int ha_proc_kill_by_argument(const char *argument, struct hp_error *e)
+{
+    /* Twice none: one may have been between fork and exec. */
+    for (int tries = 0, none = 0; tries < 20; tries++) {
+        none = kill_matching(argument) == 0 ? none + 1 : 0;
+        if (none == 2)
+            return 0;
+    }
+    return hp_fail(e, HP_ETIMEDOUT, "processes of %s do not end", argument);
 }

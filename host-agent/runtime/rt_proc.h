@@ -58,6 +58,10 @@ int ha_proc_signal(int pidfd, int sig);
 /* Field 22 of /proc/pid/stat, or 0 when there is no such process or it is a zombie. */
 int64_t ha_proc_start_ticks(pid_t pid);
 
+/* Kills every process that has exactly `argument` among its arguments, until there is none any more: what an agent that died had begun goes on without it. Reads all of
+ * /proc: for repairs. HP_ETIMEDOUT when they do not end. */
+int ha_proc_kill_by_argument(const char *argument, struct hp_error *e) HP_MUST_CHECK;
+
 /* Opens a pidfd of `pid` when it is alive and started at `ticks`; otherwise -ESRCH. */
 int ha_proc_open_exact(pid_t pid, int64_t ticks);
 

@@ -85,8 +85,7 @@ static int skopeo(struct pull *p, const char *const *args, int out, struct hp_er
     HA_FREE struct ha_output *output = calloc(1, sizeof *output);
     if (!output)
         return hp_fail(e, HP_ENOMEM, "run %s", SKOPEO);
-    int rc = ha_proc_run(&spawn, NULL, output, left_ms(p), p->s->cancel_fd, e);
-    return rc ? hp_wrap(e, "image %s", p->ref->text) : 0;
+    return ha_proc_run(&spawn, NULL, output, left_ms(p), p->s->cancel_fd, e);
 }
 
 static int raw_manifest(struct pull *p, const char *digest, struct hp_error *e)
@@ -109,7 +108,7 @@ static int raw_manifest(struct pull *p, const char *digest, struct hp_error *e)
     p->manifest = NULL;
     rc = ha_fs_read_fd(file, "image manifest", HA_IMAGE_JSON_MAX, &p->manifest, &p->manifest_size, e);
     if (rc)
-        return hp_wrap(e, "image %s", p->ref->text);
+        return rc;
     ha_digest_of(p->manifest, p->manifest_size, p->image.digest);
     if (digest[0] && strcmp(digest, p->image.digest) != 0)
         return hp_fail(e, HP_ECORRUPT, "image %s: the registry sent a manifest with the digest %s", p->ref->text,

@@ -4,6 +4,7 @@
 #include "rt_spec.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 
 /* clang-format off */
@@ -23,7 +24,7 @@ static const char *const allowed[] = {
     "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getrandom", "getresgid", "getresgid32", "getresuid",
     "getresuid32", "getrlimit", "getrusage", "getsid", "getsockname", "getsockopt", "gettid", "gettimeofday",
     "getuid", "getuid32", "getxattr", "inotify_add_watch", "inotify_init", "inotify_init1", "inotify_rm_watch",
-    "io_cancel", "io_destroy", "io_getevents", "io_setup", "io_submit", "ioctl", "ioprio_get", "ioprio_set", "ipc",
+    "io_cancel", "io_destroy", "io_getevents", "io_pgetevents", "io_setup", "io_submit", "ioctl", "ioprio_get", "ioprio_set", "ipc",
     "kill", "landlock_add_rule", "landlock_create_ruleset", "landlock_restrict_self", "lchown", "lchown32",
     "lgetxattr", "link", "linkat", "listen", "listxattr", "llistxattr", "lremovexattr", "lseek", "lsetxattr", "lstat",
     "lstat64", "madvise", "map_shadow_stack", "mbind", "membarrier", "memfd_create", "memfd_secret", "mincore",
@@ -109,6 +110,9 @@ json_t *ha_seccomp_profile(void)
         rules, json_pack("{s:[s],s:s,s:[{s:i,s:I,s:I,s:s}]}", "names", "clone", "action", "SCMP_ACT_ALLOW", "args",
                          "index", strcmp(arch, "SCMP_ARCH_S390X") == 0 ? 1 : 0, "value", (json_int_t)CLONE_NAMESPACES,
                          "valueTwo", (json_int_t)0, "op", "SCMP_CMP_MASKED_EQ"));
+    (void)json_array_append_new(rules, json_pack("{s:[s],s:s,s:[{s:i,s:i,s:i,s:s}]}", "names", "socket", "action",
+                                                 "SCMP_ACT_ALLOW", "args", "index", 0, "value", AF_VSOCK, "valueTwo", 0,
+                                                 "op", "SCMP_CMP_NE")); /* not to the machine's hypervisor */
     for (size_t i = 0; i < sizeof personalities / sizeof *personalities; i++)
         (void)json_array_append_new(rules, json_pack("{s:[s],s:s,s:[{s:i,s:I,s:I,s:s}]}", "names", "personality",
                                                      "action", "SCMP_ACT_ALLOW", "args", "index", 0, "value",

@@ -197,7 +197,7 @@ static int project_of(const char *container, char *buf, size_t size, struct hp_e
     return ha_fs_path(buf, size, e, "%.*s", (int)n, container + 9);
 }
 
-static int check_volume_name(const char *name, struct hp_error *e)
+int ha_volume_check(const char *name, struct hp_error *e)
 {
     size_t n = strlen(name);
     if (n < 1 || n > 63 || name[0] == '-' || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != n)
@@ -229,7 +229,7 @@ int ha_volume_ensure(const struct ha_store *s, const char *container, const char
                      char *buf, size_t size, struct hp_error *e)
 {
     char project[80];
-    int rc = check_volume_name(name, e);
+    int rc = ha_volume_check(name, e);
     if (rc)
         return rc;
     HA_CLOSE int dir = open_project(s, container, project, sizeof project, true, e);
@@ -249,7 +249,7 @@ int ha_volume_ensure(const struct ha_store *s, const char *container, const char
 int ha_volume_remove(const struct ha_store *s, const char *container, const char *name, struct hp_error *e)
 {
     char project[80], path[512];
-    int rc = check_volume_name(name, e);
+    int rc = ha_volume_check(name, e);
     if (rc == 0)
         rc = project_of(container, project, sizeof project, e);
     if (rc == 0)

@@ -75,6 +75,8 @@ int ha_exit_write(const struct ha_store *s, const char *uid, const struct ha_exi
 /* False when it never ended. */
 bool ha_exit_read(const struct ha_store *s, const char *uid, struct ha_exit *ret);
 
+/* HP_EINVAL when it cannot be a volume's name. */
+int ha_volume_check(const char *name, struct hp_error *e) HP_MUST_CHECK;
 /* Makes, finds and removes volumes: STATE/volumes/PROJECT/NAME, opened beneath and without links. `owner` is given a new one. */
 int ha_volume_ensure(const struct ha_store *s, const char *container, const char *name, uint32_t uid, uint32_t gid,
                      char *buf, size_t size, struct hp_error *e) HP_MUST_CHECK;

@@ -81,15 +81,26 @@ static void open_rt(struct runtime_host *h)
     ha_rt_runtime(h->rt)->user = h;
 }
 
+static void open_loop(struct runtime_host *h)
+{
+    must(uv_loop_init(&h->loop) == 0, "loop");
+    uv_timer_init(&h->loop, &h->ticking);
+    uv_timer_start(&h->ticking, tick, 50, 50);
+}
+
+void runtime_host_attach(struct runtime_host *h)
+{
+    open_loop(h);
+    open_rt(h);
+}
+
 void runtime_host_open(struct runtime_host *h, const char *runtime)
 {
     const char *const *insecure = h->insecure;
     static unsigned serial;
     *h = (struct runtime_host){.runtime = runtime, .insecure = insecure};
     signal(SIGPIPE, SIG_IGN);
-    must(uv_loop_init(&h->loop) == 0, "loop");
-    uv_timer_init(&h->loop, &h->ticking);
-    uv_timer_start(&h->ticking, tick, 50, 50);
+    open_loop(h);
     snprintf(h->dir, sizeof h->dir, "/var/tmp/hp-rt-XXXXXX");
     must(mkdtemp(h->dir), "temporary directory");
     unsigned mine = ((unsigned)getpid() * 8 + serial++) % 16384;
@@ -142,9 +153,25 @@ static int leftovers(const char *what, const char *fmt, ...)
     return n;
 }
 
+/* A test that failed half-way leaves containers: they go, so that they do no harm, but count. */
+static int remove_containers(struct runtime_host *h)
+{
+    struct ha_rt_item *items;
+    size_t count;
+    struct hp_error e = {0};
+    must(ha_rt_list(h->rt, &items, &count, &e) == 0, e.message);
+    for (size_t i = 0; i < count; i++) {
+        struct ha_job job = {0};
+        fprintf(stderr, "left over: container %s\n", items[i].uid);
+        (void)runtime_host_run(h, &job, HA_JOB_REMOVE, items[i].uid, NULL);
+    }
+    free(items);
+    return (int)count;
+}
+
 int runtime_host_close(struct runtime_host *h)
 {
-    int n = 0;
+    int n = remove_containers(h);
     n += leftovers("process", "pgrep -af '[c]onmon.*%s'", h->dir);
     n += leftovers("container directory", "ls -A %s/state/containers", h->dir);
     n += leftovers("run directory", "ls -A %s/run/c", h->dir);
@@ -221,6 +248,28 @@ bool runtime_host_await_exits(struct runtime_host *h, int exits)
     while (h->exits < exits && hp_now_ms() < end)
         uv_run(&h->loop, UV_RUN_ONCE);
     return h->exits >= exits;
+}
+
+struct sampling {
+    bool done;
+    Harpoon__Internal__V1__AgentMetrics *metrics;
+};
+
+static void sampled(void *user, Harpoon__Internal__V1__AgentMetrics *metrics)
+{
+    struct sampling *s = user;
+    s->metrics = metrics;
+    s->done = true;
+}
+
+Harpoon__Internal__V1__AgentMetrics *runtime_host_sample(struct runtime_host *h)
+{
+    struct sampling s = {0};
+    ha_rt_sample(h->rt, sampled, &s);
+    while (!s.done)
+        uv_run(&h->loop, UV_RUN_ONCE);
+    must(s.metrics, "metrics");
+    return s.metrics;
 }
 
 int64_t runtime_host_cgroup(struct runtime_host *h, const char *uid, const char *controller, const char *file,

@@ -32,6 +32,8 @@ struct test_spec {
 
 /* Makes directories and images, opens the runtime. Aborts with a message on failure. */
 void runtime_host_open(struct runtime_host *h, const char *runtime);
+/* Opens a runtime of its own on the same directories, for a process that was forked off. */
+void runtime_host_attach(struct runtime_host *h);
 /* Closes and opens again, as a restart of the agent does. */
 void runtime_host_reopen(struct runtime_host *h);
 /* Closes, checks that nothing of it is left on the machine, removes the directories. Returns the number of leftovers, each printed. */
@@ -45,6 +47,9 @@ int runtime_host_run(struct runtime_host *h, struct ha_job *job, enum ha_job_kin
                      const struct test_spec *spec);
 /* Turns the loop until `exits` have been reported, at most 10 s. False when they were not. */
 bool runtime_host_await_exits(struct runtime_host *h, int exits);
+
+/* One sample; the caller frees. */
+Harpoon__Internal__V1__AgentMetrics *runtime_host_sample(struct runtime_host *h);
 
 /* What a cgroup file of the container says; -1 when there is none. `controller` and `file` of v1, and the file of v2. */
 int64_t runtime_host_cgroup(struct runtime_host *h, const char *uid, const char *controller, const char *file,
