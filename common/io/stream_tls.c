@@ -247,6 +247,18 @@ static void read_certificate(struct hp_stream *s)
     ERR_clear_error();
 }
 
+/* A resumed session brings its certificate from the ticket, unverified: as each resumption brings a new ticket, an expired certificate could live for ever. */
+static int check_resumed(struct hp_stream *s, struct hp_error *e)
+{
+    X509 *cert = SSL_session_reused(s->ssl) ? SSL_get0_peer_certificate(s->ssl) : NULL;
+    if (!cert)
+        return 0;
+    if (X509_cmp_current_time(X509_get0_notAfter(cert)) > 0 && X509_cmp_current_time(X509_get0_notBefore(cert)) < 0)
+        return 0;
+    return hp_fail(e, HP_EPERM, "%s: TLS handshake: the peer's certificate: certificate has expired",
+                   hp_stream_peer(s));
+}
+
 /* OpenSSL keeps the peer's certificate with the session for as long as the connection lives, 4 KiB for one with an EC key. Ours are read once, and the ticket, which
  * carries a copy, has been sent: so it gives back what can be replaced by something small or shared. */
 static void shrink_certificate(struct hp_stream *s)
@@ -279,6 +291,7 @@ static void read_alpn(struct hp_stream *s)
 /* False: not done, or failed. */
 static bool shake(struct hp_stream *s)
 {
+    struct hp_error e;
     ERR_clear_error();
     int rc = SSL_do_handshake(s->ssl);
     int why = rc == 1 ? SSL_ERROR_NONE : SSL_get_error(s->ssl, rc);
@@ -286,6 +299,10 @@ static bool shake(struct hp_stream *s)
         transmit(s);
         if (rc != 1 || s->state != HP_STREAM_HANDSHAKE)
             return false;
+        if (check_resumed(s, &e)) {
+            hp_stream_fail_handshake(s, &e);
+            return false;
+        }
         read_certificate(s);
         if (s->listener)
             shrink_certificate(s);
@@ -293,7 +310,6 @@ static bool shake(struct hp_stream *s)
         hp_stream_set_open(s);
         return true;
     }
-    struct hp_error e;
     describe(s, "TLS handshake", &e);
     transmit(s); /* the alert */
     hp_stream_fail_handshake(s, &e);

@@ -71,11 +71,11 @@ static void take_report(struct er_core *c, uint64_t now_ms, struct er_session *s
 {
     if (confirmable && report_id <= 0) {
         c->stats.protocol_errors++;
-        er_session_end(c, now_ms, s, "protocol_error", 0);
+        er_session_end(c, now_ms, s, ER_DETACH_PROTOCOL_ERROR, 0);
         return;
     }
     if (er_report_agent(c, s, r, report_id))
-        er_session_end(c, now_ms, s, "too_slow", 0); /* no memory: it will say so again */
+        er_session_end(c, now_ms, s, ER_DETACH_TOO_SLOW, 0); /* no memory: it will say so again */
 }
 
 static void on_attached(struct er_core *c, uint64_t now_ms, struct er_session *s, pb_agent_message *m)
@@ -113,11 +113,11 @@ static void on_attached(struct er_core *c, uint64_t now_ms, struct er_session *s
         take_report(c, now_ms, s, &r, 0, false);
         break;
     case ER_V1(AGENT_MESSAGE__BODY_GOODBYE):
-        er_session_end(c, now_ms, s, "goodbye", GOODBYE_LINGER_MS);
+        er_session_end(c, now_ms, s, ER_DETACH_GOODBYE, GOODBYE_LINGER_MS);
         break;
     case ER_V1(AGENT_MESSAGE__BODY_HELLO):
         c->stats.protocol_errors++;
-        er_session_end(c, now_ms, s, "protocol_error", 0);
+        er_session_end(c, now_ms, s, ER_DETACH_PROTOCOL_ERROR, 0);
         break;
     default: /* metrics and heartbeats are dealt with; anything else is of a newer agent */
         break;

@@ -75,9 +75,22 @@ struct er_effect {
 /* How a publish ended, as far as the core cares. */
 enum er_outcome { ER_CONFIRMED, ER_FAILED };
 
+/* Why sessions end, as in Detach.reason. */
+enum er_detach {
+    ER_DETACH_GOODBYE,
+    ER_DETACH_CONNECTION_LOST,
+    ER_DETACH_HEARTBEAT_MISSED,
+    ER_DETACH_REPLACED,
+    ER_DETACH_ROUTER_DRAINING,
+    ER_DETACH_PROTOCOL_ERROR,
+    ER_DETACH_TOO_SLOW,
+    ER_DETACH_REASONS
+};
+const char *er_detach_name(enum er_detach reason);
+
 /* Counters since the start, and a few levels. */
 struct er_stats {
-    uint64_t attached, refused, detached;
+    uint64_t attached, refused, detached[ER_DETACH_REASONS];
     uint64_t commands, commands_sent, commands_held, commands_expired, undelivered, commands_bad;
     uint64_t reports, reports_confirmed, reports_failed, reports_dropped;
     uint64_t metrics_batches, samples, samples_dropped, protocol_errors;

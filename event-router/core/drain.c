@@ -38,7 +38,7 @@ void er_drain_step(struct er_core *c, uint64_t now_ms)
     if (now_ms >= c->drain_deadline_ms && !c->drain_cut) {
         c->drain_cut = true;
         for (struct er_session *s = c->all; s; s = s->all_next)
-            er_session_end(c, now_ms, s, "router_draining", CUT_LINGER_MS);
+            er_session_end(c, now_ms, s, ER_DETACH_ROUTER_DRAINING, CUT_LINGER_MS);
         c->drain_next = NULL;
     } else if (c->drain_next && now_ms >= c->drain_step_ms) {
         for (int i = 0; i < STEP_SESSIONS && c->drain_next; i++) {
@@ -47,7 +47,7 @@ void er_drain_step(struct er_core *c, uint64_t now_ms)
             if (s->state == ER_ATTACHED)
                 tell(c, now_ms, s);
             else
-                er_session_end(c, now_ms, s, "router_draining", CUT_LINGER_MS);
+                er_session_end(c, now_ms, s, ER_DETACH_ROUTER_DRAINING, CUT_LINGER_MS);
         }
         c->drain_step_ms = now_ms + STEP_MS;
     }

@@ -143,7 +143,8 @@ void er_send(struct er_core *c, uint64_t now_ms, struct er_session *s, const Har
 void er_send_frame(struct er_core *c, uint64_t now_ms, struct er_session *s, const uint8_t *frame, size_t len);
 
 /* session.c */
-void er_session_end(struct er_core *c, uint64_t now_ms, struct er_session *s, const char *reason, uint32_t linger_ms);
+void er_session_end(struct er_core *c, uint64_t now_ms, struct er_session *s, enum er_detach reason,
+                    uint32_t linger_ms);
 void er_session_hello(struct er_core *c, uint64_t now_ms, struct er_session *s,
                       const Harpoon__Internal__V1__AgentHello *h, size_t len);
 void er_session_look(struct er_core *c, uint64_t now_ms, struct er_session *s); /* its time on the wheel has come */

@@ -2,7 +2,7 @@
  * Sessions: greeting, attachment, heartbeats, the end.
  *
  * Who a host is, its certificate says (SAN URI harpoon://regions/R/hosts/H); the hello must agree. A host may reconnect before we notice that its old connection is dead: the higher session
- * number wins, and the older session ends as "replaced".
+ * number wins, and the older session ends as ER_DETACH_REPLACED.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -29,19 +29,27 @@ static void move(struct er_session *s, enum er_session_state to)
 
 /* ---- The end ---- */
 
-static void report_detach(struct er_core *c, const struct er_session *s, const char *reason)
+const char *er_detach_name(enum er_detach reason)
+{
+    static const char *const names[ER_DETACH_REASONS] = {
+        "goodbye", "connection_lost", "heartbeat_missed", "replaced", "router_draining", "protocol_error", "too_slow"};
+    assert((unsigned)reason < ER_DETACH_REASONS);
+    return names[reason];
+}
+
+static void report_detach(struct er_core *c, const struct er_session *s, enum er_detach reason)
 {
     Harpoon__Internal__V1__Report r;
     Harpoon__Internal__V1__Detach d = HARPOON__INTERNAL__V1__DETACH__INIT;
     er_report_init(c, &r, s->host, s->number);
-    d.reason = (char *)(uintptr_t)reason;
+    d.reason = (char *)(uintptr_t)er_detach_name(reason);
     r.body_case = ER_V1(REPORT__BODY_DETACH);
     r.detach = &d;
     er_report_own(c, &r);
 }
 
 /* Everything but the connection. */
-static void leave(struct er_core *c, struct er_session *s, const char *reason)
+static void leave(struct er_core *c, struct er_session *s, enum er_detach reason)
 {
     bool attached = s->state == ER_ATTACHED;
     move(s, ER_CLOSING);
@@ -55,11 +63,11 @@ static void leave(struct er_core *c, struct er_session *s, const char *reason)
     er_window_drop(c, s);
     if (s->attach_sent)
         report_detach(c, s, reason);
-    c->stats.detached++;
-    er_note(c, s, "host detached", reason);
+    c->stats.detached[reason]++;
+    er_note(c, s, "host detached", er_detach_name(reason));
 }
 
-void er_session_end(struct er_core *c, uint64_t now_ms, struct er_session *s, const char *reason, uint32_t linger_ms)
+void er_session_end(struct er_core *c, uint64_t now_ms, struct er_session *s, enum er_detach reason, uint32_t linger_ms)
 {
     if (s->state == ER_CLOSING)
         return;
@@ -93,7 +101,7 @@ static void refuse(struct er_core *c, uint64_t now_ms, struct er_session *s, int
                 code == PERMISSION_DENIED ? "identity"
                 : code == ALREADY_EXISTS  ? "older session"
                                           : "bad hello");
-    er_session_end(c, now_ms, s, "refused", REFUSED_LINGER_MS);
+    er_session_end(c, now_ms, s, ER_DETACH_PROTOCOL_ERROR, REFUSED_LINGER_MS);
 }
 
 static uint32_t retry_later(struct er_core *c)
@@ -150,7 +158,7 @@ static bool admit(struct er_core *c, uint64_t now_ms, struct er_session *s, cons
         return false;
     }
     if (old)
-        er_session_end(c, now_ms, old, "replaced", 0);
+        er_session_end(c, now_ms, old, ER_DETACH_REPLACED, 0);
     return true;
 }
 
@@ -224,7 +232,7 @@ static void look_attached(struct er_core *c, uint64_t now_ms, struct er_session 
     if (s->paused) /* it cannot be heard: our own doing */
         s->heard_ms = now_ms;
     if (now_ms - s->heard_ms >= lost_after_ms) {
-        er_session_end(c, now_ms, s, "heartbeat_missed", 0);
+        er_session_end(c, now_ms, s, ER_DETACH_HEARTBEAT_MISSED, 0);
         return;
     }
     if (now_ms - s->sent_ms >= c->o.heartbeat_ms) {
@@ -244,7 +252,7 @@ void er_session_look(struct er_core *c, uint64_t now_ms, struct er_session *s)
     if (s->state == ER_ATTACHED)
         look_attached(c, now_ms, s);
     else if (now_ms - s->heard_ms >= ER_HELLO_MS)
-        er_session_end(c, now_ms, s, "no hello", 0);
+        er_session_end(c, now_ms, s, ER_DETACH_PROTOCOL_ERROR, 0);
     else
         er_wheel_put(c, s, s->heard_ms + ER_HELLO_MS);
 }
@@ -277,7 +285,7 @@ struct er_session *er_core_connected(struct er_core *c, uint64_t now_ms, void *l
 void er_core_disconnected(struct er_core *c, uint64_t now_ms, struct er_session *s)
 {
     if (s->state != ER_CLOSING)
-        leave(c, s, c->draining ? "router_draining" : "connection_lost");
+        leave(c, s, c->draining ? ER_DETACH_ROUTER_DRAINING : ER_DETACH_CONNECTION_LOST);
     if (s->all_prev)
         s->all_prev->all_next = s->all_next;
     else
@@ -294,12 +302,12 @@ void er_core_disconnected(struct er_core *c, uint64_t now_ms, struct er_session 
 
 void er_core_too_slow(struct er_core *c, uint64_t now_ms, struct er_session *s)
 {
-    er_session_end(c, now_ms, s, "too_slow", 0);
+    er_session_end(c, now_ms, s, ER_DETACH_TOO_SLOW, 0);
 }
 
 void er_core_frame_error(struct er_core *c, uint64_t now_ms, struct er_session *s, const struct hp_error *e)
 {
     (void)e;
     c->stats.protocol_errors++;
-    er_session_end(c, now_ms, s, "protocol_error", 0);
+    er_session_end(c, now_ms, s, ER_DETACH_PROTOCOL_ERROR, 0);
 }

@@ -50,14 +50,14 @@ static void extend(X509 *x, X509 *issuer, int nid, const char *value)
     X509_EXTENSION_free(ext);
 }
 
-static X509 *make(const char *cn, EVP_PKEY *key, bool expired)
+static X509 *make(const char *cn, EVP_PKEY *key, long seconds)
 {
     static long serial = 1;
     X509 *x = must(X509_new());
     X509_set_version(x, 2);
     ASN1_INTEGER_set(X509_get_serialNumber(x), serial++);
     X509_gmtime_adj(X509_getm_notBefore(x), -2 * DAY_S);
-    X509_gmtime_adj(X509_getm_notAfter(x), expired ? -DAY_S : 10 * DAY_S);
+    X509_gmtime_adj(X509_getm_notAfter(x), seconds);
     X509_set_pubkey(x, key);
     X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_UTF8, (const unsigned char *)cn, -1, -1, 0);
     return x;
@@ -67,7 +67,7 @@ struct pki *pki_new(const char *ca_name)
 {
     struct pki *p = must(calloc(1, sizeof *p));
     p->key = must(EVP_EC_gen("P-256"));
-    p->cert = make(ca_name, p->key, false);
+    p->cert = make(ca_name, p->key, 10 * DAY_S);
     X509_set_issuer_name(p->cert, X509_get_subject_name(p->cert));
     extend(p->cert, p->cert, NID_basic_constraints, "critical,CA:TRUE");
     extend(p->cert, p->cert, NID_key_usage, "critical,keyCertSign,cRLSign");
@@ -91,11 +91,11 @@ const char *pki_ca_pem(const struct pki *p)
     return p->pem;
 }
 
-struct pki_leaf pki_issue(const struct pki *p, const char *cn, const char *san, bool expired)
+struct pki_leaf pki_issue_for(const struct pki *p, const char *cn, const char *san, long seconds)
 {
     struct pki_leaf leaf;
     EVP_PKEY *key = must(EVP_EC_gen("P-256"));
-    X509 *x = make(cn, key, expired);
+    X509 *x = make(cn, key, seconds);
     X509_set_issuer_name(x, X509_get_subject_name(p->cert));
     if (san)
         extend(x, p->cert, NID_subject_alt_name, san);
@@ -107,6 +107,11 @@ struct pki_leaf pki_issue(const struct pki *p, const char *cn, const char *san, 
     X509_free(x);
     EVP_PKEY_free(key);
     return leaf;
+}
+
+struct pki_leaf pki_issue(const struct pki *p, const char *cn, const char *san, bool expired)
+{
+    return pki_issue_for(p, cn, san, expired ? -DAY_S : 10 * DAY_S);
 }
 
 void pki_leaf_done(struct pki_leaf *l)

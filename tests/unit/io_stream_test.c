@@ -264,6 +264,38 @@ static void second_connection_resumes_the_session(void **state)
     world_done(&w);
 }
 
+/* Tickets are not verified again by OpenSSL: an expired certificate must not live on by them. */
+static void resumption_ends_with_the_certificate(void **state)
+{
+    struct world w;
+    struct end first = {0}, second = {0};
+    struct hp_error e = {0};
+    (void)state;
+    world_init(&w);
+    world_tls(&w, true, NULL);
+    w.server_template.echo = true;
+    world_listen(&w, &(struct hp_listener_options){0});
+    struct pki_leaf brief = pki_issue_for(w.pki, "h1", NULL, 2);
+    struct hp_tls_options co = {.role = HP_TLS_CLIENT};
+    hp_tls_context_unref(w.client_tls);
+    assert_int_equal(hp_tls_context_new_pem(&co, pki_ca_pem(w.pki), brief.cert_pem, brief.key_pem, &w.client_tls, &e),
+                     0);
+    world_connect(&w, &first);
+    assert_int_equal(hp_stream_write(first.stream, "1", 1), 0);
+    WAIT_FOR(&w, first.got_len == 1);
+    hp_stream_close(first.stream, 0);
+    uint64_t expired_ms = uv_now(&w.loop) + 3000;
+    WAIT_FOR(&w, first.closed && uv_now(&w.loop) > expired_ms);
+    world_connect(&w, &second);
+    WAIT_FOR(&w, second.closed && w.server[1].closed);
+    assert_int_equal(w.server[1].opened, 0);
+    assert_int_equal(w.server[1].error.code, HP_EPERM);
+    assert_non_null(strstr(w.server[1].error.message, "expired"));
+    pki_leaf_done(&brief);
+    free(first.got);
+    world_done(&w);
+}
+
 static void alpn_is_agreed_or_refused(void **state)
 {
     struct world w;
@@ -730,6 +762,7 @@ int main(void)
         cmocka_unit_test(plain_echo),
         cmocka_unit_test(tls_echo_knows_the_peer),
         cmocka_unit_test(second_connection_resumes_the_session),
+        cmocka_unit_test(resumption_ends_with_the_certificate),
         cmocka_unit_test(alpn_is_agreed_or_refused),
         cmocka_unit_test(certificates_are_verified),
         cmocka_unit_test(silent_client_meets_the_deadline),
