@@ -60,6 +60,7 @@ int main(int argc, char **argv)
     struct hp_error e = {0};
     uv_loop_init(&loop);
     echo_service_init(&echo, &loop, getenv("WITH_TOKEN") != NULL);
+    const char *read_ms = getenv("READ_MS");
     const struct hp_rpc_server_options o = {
         .service = &echo.rpc,
         .grpc_listen = argc > 3 ? "127.0.0.1:0" : NULL,
@@ -68,7 +69,7 @@ int main(int argc, char **argv)
         .cert_file = argc > 3 ? argv[2] : NULL,
         .key_file = argc > 3 ? argv[3] : NULL,
         .client_ca_file = argc > 4 ? argv[4] : NULL,
-        .http_read_ms = getenv("READ_MS") ? atoi(getenv("READ_MS")) : 0,
+        .http_read_ms = read_ms ? atoi(read_ms) : 0,
         .allow_origins = "https://console.example",
         .reflection = &hp_reflection_echo,
     };
