@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "shell/private.h"
 
+enum { CLOSE_LINGER_MS = 1000 };
+
 static uint64_t now(const struct er_shell *s)
 {
     return uv_now(s->loop);
@@ -39,7 +41,6 @@ static void on_read(struct hp_stream *stream, const uint8_t *data, size_t len, v
     struct er_conn *c = user;
     struct er_shell *s = c->shell;
     struct hp_error e = {0};
-    (void)stream;
     if (c->done || !c->session)
         return;
     if (hp_frame_read(&c->reader, data, len, on_frame, c, &e) && !c->done) {
@@ -48,6 +49,8 @@ static void on_read(struct hp_stream *stream, const uint8_t *data, size_t len, v
         er_core_frame_error(s->core, now(s), c->session, &e);
     }
     er_shell_apply(s);
+    if (c->done) /* the core has said so already, unless it had no memory for it */
+        hp_stream_close(stream, CLOSE_LINGER_MS);
     er_shell_wake(s);
 }
 
