@@ -18,11 +18,14 @@
 
 #include <jansson.h>
 
+#include "base/log.h"
 #include "rt_fs.h"
+#include "rt_ports.h"
 #include "rt_proc.h"
 
 #define NSFS_MAGIC_NUMBER 0x6e736673
 #define RECORD_MAX (256 << 10)
+#define RULE_MS 20000
 
 static int check_options(const struct ha_cni *cni, struct hp_error *e)
 {
@@ -49,6 +52,44 @@ static bool is_mount_point(const char *path)
     return (a.stx_mask & STATX_MNT_ID) && a.stx_mnt_id != b.stx_mnt_id;
 }
 
+/* The rule that gives containers the host's address on other networks. `verb`: -C, -A or -D. */
+static int masquerade(const struct ha_cni *cni, const char *verb, struct hp_error *e)
+{
+    static const char *const programs[] = {"/usr/sbin/iptables", "/sbin/iptables"};
+    char comment[32];
+    snprintf(comment, sizeof comment, "harpoon %s", cni->bridge);
+    const char *const argv[] = {access(programs[0], X_OK) == 0 ? programs[0] : programs[1],
+                                "-w",
+                                "-t",
+                                "nat",
+                                verb,
+                                "POSTROUTING",
+                                "-s",
+                                cni->subnet,
+                                "!",
+                                "-d",
+                                cni->subnet,
+                                "-m",
+                                "comment",
+                                "--comment",
+                                comment,
+                                "-j",
+                                "MASQUERADE",
+                                NULL};
+    struct ha_spawn spawn = HA_SPAWN_INIT;
+    spawn.argv = argv;
+    return ha_proc_run(&spawn, NULL, NULL, RULE_MS, -1, e);
+}
+
+static void begin_masquerade(const struct ha_cni *cni)
+{
+    struct hp_error e = {0};
+    if (masquerade(cni, "-C", &e) == 0)
+        return;
+    if (masquerade(cni, "-A", &e))
+        hp_warn("containers do not reach other networks under the host's address", HP_S("error", e.message));
+}
+
 int ha_cni_init(struct ha_cni *cni, const char *state_dir, const char *run_dir, struct hp_error *e)
 {
     int rc = check_options(cni, e);
@@ -69,15 +110,20 @@ int ha_cni_init(struct ha_cni *cni, const char *state_dir, const char *run_dir, 
         return hp_fail_errno(e, HP_EIO, errno, "mount %s", cni->netns_dir);
     if (mount(NULL, cni->netns_dir, NULL, MS_SHARED, NULL) != 0)
         return hp_fail_errno(e, HP_EIO, errno, "share the mount %s", cni->netns_dir);
+    if (cni->masquerade)
+        begin_masquerade(cni);
     return 0;
 }
 
 void ha_cni_close(struct ha_cni *cni)
 {
-    if (cni->netns_dir[0] &&
-        rmdir(cni->netns_dir) !=
-            0) /* fails while it is a mount point; unmounting fails while something is pinned in it */
-        (void)umount2(cni->netns_dir, 0);
+    struct hp_error ignored = {0};
+    if (!cni->netns_dir[0])
+        return;
+    /* Fails while something is pinned in it; then containers are still attached, and the rule stays as well. */
+    bool last = umount2(cni->netns_dir, 0) == 0;
+    if (last && cni->masquerade)
+        (void)!masquerade(cni, "-D", &ignored);
 }
 
 /* --- network namespaces --- */
@@ -213,12 +259,13 @@ static int plugin(const struct call *c, const char *command, const json_t *conf,
     return 0;
 }
 
+/* Without the plugin's own masquerading: that is one rule for all containers, made at the start. */
 static json_t *bridge_conf(const struct ha_cni *cni, const char *name)
 {
-    return json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:{s:s,s:s,s:[[{s:s}]],s:[{s:s}]}}", "cniVersion", "1.0.0", "name",
-                     name, "type", "bridge", "bridge", cni->bridge, "isGateway", 1, "hairpinMode", 1, "ipMasq",
-                     (int)cni->masquerade, "ipam", "type", "host-local", "dataDir", cni->data_dir, "ranges", "subnet",
-                     cni->subnet, "routes", "dst", "0.0.0.0/0");
+    return json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:{s:s,s:s,s:[[{s:s}]],s:[{s:s}]}}", "cniVersion", "1.0.0", "name", name,
+                     "type", "bridge", "bridge", cni->bridge, "isGateway", 1, "hairpinMode", 1, "ipam", "type",
+                     "host-local", "dataDir", cni->data_dir, "ranges", "subnet", cni->subnet, "routes", "dst",
+                     "0.0.0.0/0");
 }
 
 static json_t *portmap_conf(const char *name, const Harpoon__V1__NetworkSpec *network)
@@ -335,6 +382,22 @@ static void earlier_ip(const json_t *record, char *ip, size_t size)
         ip[0] = '\0';
 }
 
+/* Once with the address that it had; if that cannot be had any more, with another. */
+static int add_again(struct call *call, const json_t *chain, char *ip, json_t **ret_result, struct hp_error *e)
+{
+    struct hp_error first = {0}, ignored = {0};
+    int rc = chain_add(call, chain, ret_result, &first);
+    if (rc == 0 || !ip[0])
+        return rc ? hp_fail(e, rc, "%s", first.message) : 0;
+    json_t *half = json_pack("{s:O}", "chain", chain);
+    (void)chain_del(call, half, &ignored);
+    json_decref(half);
+    hp_warn("an earlier address cannot be had again; taking another", HP_S("uid", call->uid), HP_S("address", ip),
+            HP_S("error", first.message));
+    ip[0] = '\0';
+    return chain_add(call, chain, ret_result, e);
+}
+
 int ha_cni_attach(const struct ha_cni *cni, const char *uid, const Harpoon__V1__NetworkSpec *network,
                   const char *record, int timeout_ms, char ret_address[HA_ADDRESS_SIZE], struct hp_error *e)
 {
@@ -352,7 +415,9 @@ int ha_cni_attach(const struct ha_cni *cni, const char *uid, const Harpoon__V1__
     }
     rc = record_write(record, chain, NULL, ip, false, e);
     if (rc == 0)
-        rc = chain_add(&call, chain, &result, e);
+        rc = ha_ports_take(cni->data_dir, uid, network, e);
+    if (rc == 0)
+        rc = add_again(&call, chain, ip, &result, e);
     if (rc == 0 && !result_address(result)[0])
         rc = hp_fail(e, HP_EPROTO, "the network plugins gave no address");
     if (rc == 0) {
@@ -386,6 +451,8 @@ int ha_cni_detach(const struct ha_cni *cni, const char *uid, const char *record,
     int unpinned = netns_remove(cni, uid, &second);
     if (rc == 0 && unpinned)
         rc = hp_fail(e, unpinned, "%s", second.message);
+    if (rc == 0)
+        rc = ha_ports_release(cni->data_dir, uid, e);
     if (rc == 0)
         (void)unlink(record);
     return rc;

@@ -71,7 +71,8 @@ static void open_rt(struct runtime_host *h)
                                     .subnet = h->subnet,
                                     .runtime = h->runtime,
                                     .cgroup_parent = h->cgroup_parent,
-                                    .insecure_registries = h->insecure};
+                                    .insecure_registries = h->insecure,
+                                    .masquerade = h->masquerade};
     struct hp_error e = {0};
     if (ha_rt_new(&h->loop, &o, &h->rt, &e)) {
         fprintf(stderr, "runtime_host: %s\n", e.message);
@@ -97,8 +98,9 @@ void runtime_host_attach(struct runtime_host *h)
 void runtime_host_open(struct runtime_host *h, const char *runtime)
 {
     const char *const *insecure = h->insecure;
+    bool masquerade = h->masquerade;
     static unsigned serial;
-    *h = (struct runtime_host){.runtime = runtime, .insecure = insecure};
+    *h = (struct runtime_host){.runtime = runtime, .insecure = insecure, .masquerade = masquerade};
     signal(SIGPIPE, SIG_IGN);
     open_loop(h);
     snprintf(h->dir, sizeof h->dir, "/var/tmp/hp-rt-XXXXXX");
@@ -181,8 +183,10 @@ int runtime_host_close(struct runtime_host *h)
     n += leftovers("cgroup", "find /sys/fs/cgroup -mindepth 2 -type d -path '*%s/*'", h->cgroup_parent);
     n += leftovers("address", "ls %s/state/cni/harpoon-%s 2>/dev/null | grep '^10'", h->dir, h->bridge);
     n += leftovers("interface", "ip -o link show master %s 2>/dev/null", h->bridge);
-    n += leftovers("port mapping", "iptables -t nat -S 2>/dev/null | grep 'CNI-DN.*%s'", h->bridge);
+    n += leftovers("host port", "ls %s/state/cni/ports 2>/dev/null", h->dir);
     close_rt(h);
+    n += leftovers("firewall rule", "iptables-save 2>/dev/null | grep -F '%.*s'", (int)strcspn(h->subnet, "/") - 1,
+                   h->subnet);
     n += leftovers("mount", "grep -F %s /proc/self/mountinfo", h->dir);
     n += leftovers("cgroup parent", "find /sys/fs/cgroup -type d -path '*%s'", h->cgroup_parent);
     (void)!shell("ip link delete %s 2>/dev/null", h->bridge);

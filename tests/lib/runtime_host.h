@@ -14,8 +14,9 @@ struct runtime_host {
     struct ha_rt *rt;
     char dir[128]; /* temporary; has state/, run/ and layout/ */
     char bridge[16], subnet[32], cgroup_parent[64];
-    const char *runtime; /* "crun", "runc" */
-    const char *const *insecure;
+    const char *runtime;         /* "crun", "runc" */
+    const char *const *insecure; /* both set before the opening */
+    bool masquerade;
     /* exits that were reported */
     int exits;
     char exit_uid[64];
