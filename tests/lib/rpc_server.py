@@ -1,7 +1,9 @@
 """The RPC test server (tests/lib/rpc_test_server.c) as a context for tests, with certificates made for it."""
+import atexit
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,7 +76,9 @@ class RpcServer:
 
 
 def load_stubs(directory):
-    """Generates and imports the stubs of echo.proto and of grpc.health.v1 (Debian has no package with them): (echo_pb2, echo_pb2_grpc, health_pb2, health_pb2_grpc)."""
+    """Generates and imports the stubs of echo.proto and of grpc.health.v1 (Debian has no package with them): (echo_pb2, echo_pb2_grpc, health_pb2, health_pb2_grpc). The directory goes with
+    the process."""
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     for root, name in ((f"{TOP}/tests/lib", "echo.proto"), ("/usr/share/grpc-proto/grpc/health/v1", "health.proto")):
         subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{root}", "-I/usr/include", f"--python_out={directory}", f"--grpc_python_out={directory}", name], check=True, timeout=60)
     sys.path.insert(0, directory)
