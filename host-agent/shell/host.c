@@ -330,6 +330,24 @@ static int start_agent(struct ha_host *h, struct ha_image *image, struct hp_erro
     return rc;
 }
 
+static void on_undone(void *user)
+{
+    host_free(user);
+}
+
+/* After a start that failed half-way. */
+static void undo(struct ha_host *h)
+{
+    if (h->journal)
+        ha_sqlite_close(h->journal);
+    if (h->env.timers)
+        ha_env_close(&h->env);
+    if (h->rt)
+        ha_rt_close(h->rt, on_undone, h);
+    else
+        host_free(h);
+}
+
 int ha_host_new(uv_loop_t *loop, const struct ha_config *config, bool quarantine_journal,
                 const struct ha_host_events *events, struct ha_host **ret, struct hp_error *e)
 {
@@ -355,8 +373,10 @@ int ha_host_new(uv_loop_t *loop, const struct ha_config *config, bool quarantine
         rc = start_agent(h, &image, e);
     else
         ha_image_done(&image);
-    if (rc)
-        return rc; /* the process ends: what was opened ends with it */
+    if (rc) {
+        undo(h);
+        return rc;
+    }
     ha_stats_register();
     on_stats_due(&h->stats_timer);
     *ret = h;
