@@ -15,7 +15,15 @@
 #include "io/loop.h"
 #include "io/tls.h"
 
-enum { HOSTS_MAX = 100000, ROUTERS_MAX = 64, ZONES_MAX = 16, SPARE_FILES = 64, HOSTS_PER_SOURCE = 10000 };
+enum {
+    HOSTS_MAX = 100000,
+    ROUTERS_MAX = 64,
+    ZONES_MAX = 16,
+    SPARE_FILES = 64,
+    HOSTS_PER_SOURCE = 10000,
+    GROW_MS = 10,
+    GROW_MAX = 100
+};
 
 static const char usage[] = "harpoon-fleet-sim --routers HOST:PORT,… --region R --hosts N [options]\n"
                             "  --prefix P           names of the hosts: P followed by a number from 1 (sim-)\n"
@@ -50,8 +58,10 @@ struct program {
     char (*sources)[16];
     size_t source_count;
     uv_signal_t sigterm, sigint;
-    uv_timer_t report;
-    bool ready, stopping;
+    uv_timer_t report, grow;
+    struct mint *mint; /* until all hosts are there; NULL without TLS */
+    int64_t added;
+    bool ready, stopping, failed;
     uint64_t started_ms;
     /* One hello for each zone. */
     Harpoon__Internal__V1__AgentHello hellos[ZONES_MAX];
@@ -243,6 +253,8 @@ static void write_ready_file(const struct program *p)
         hp_err("ready file cannot be written", HP_S("file", p->o.ready_file), HP_S("error", strerror(errno)));
 }
 
+static void maybe_end(struct program *p);
+
 static void changed(struct sim_fleet *f)
 {
     struct program *p = &prog;
@@ -251,12 +263,18 @@ static void changed(struct sim_fleet *f)
         hp_warn("all hosts are attached", HP_I("hosts", f->attached), HP_I("took_ms", hp_now_ms() - p->started_ms));
         write_ready_file(p);
     }
-    if (p->stopping && f->closed == p->o.hosts) {
-        uv_close((uv_handle_t *)&p->sigterm, NULL);
-        uv_close((uv_handle_t *)&p->sigint, NULL);
-        uv_close((uv_handle_t *)&p->report, NULL);
-        sim_fleet_close(f);
-    }
+    maybe_end(p);
+}
+
+static void maybe_end(struct program *p)
+{
+    if (!p->stopping || p->fleet.closed < p->added)
+        return;
+    uv_close((uv_handle_t *)&p->sigterm, NULL);
+    uv_close((uv_handle_t *)&p->sigint, NULL);
+    uv_close((uv_handle_t *)&p->report, NULL);
+    uv_close((uv_handle_t *)&p->grow, NULL);
+    sim_fleet_close(&p->fleet);
 }
 
 static void stop(uv_signal_t *s, int signum)
@@ -265,8 +283,13 @@ static void stop(uv_signal_t *s, int signum)
     if (p->stopping)
         _exit(1);
     p->stopping = true;
-    for (int64_t i = 0; i < p->o.hosts; i++)
+    mint_free(p->mint);
+    p->mint = NULL;
+    uv_timer_stop(&p->grow);
+    for (int64_t i = 0; i < p->added; i++)
         sim_host_close(p->hosts[i]);
+    if (!p->added)
+        maybe_end(p);
 }
 
 static void report(uv_timer_t *t)
@@ -319,17 +342,17 @@ static int make_sources(struct program *p)
     return 0;
 }
 
-static int add_host(struct program *p, struct mint *mint, int64_t i, struct hp_error *e)
+static int add_host(struct program *p, int64_t i, struct hp_error *e)
 {
     char name[64], *pem = NULL;
     struct hp_tls_context *tls = NULL;
     snprintf(name, sizeof name, "%s%" PRId64, p->o.prefix, i + 1);
-    if (mint) {
+    if (p->mint) {
         struct hp_tls_options to = {.role = HP_TLS_CLIENT};
-        int rc = mint_host(mint, p->o.region, name, &pem, e);
+        int rc = mint_host(p->mint, p->o.region, name, &pem, e);
         if (rc)
             return rc;
-        rc = hp_tls_context_new_pem(&to, mint_ca_pem(mint), pem, mint_key_pem(mint), &tls, e);
+        rc = hp_tls_context_new_pem(&to, mint_ca_pem(p->mint), pem, mint_key_pem(p->mint), &tls, e);
         free(pem);
         if (rc)
             return rc;
@@ -337,12 +360,36 @@ static int add_host(struct program *p, struct mint *mint, int64_t i, struct hp_e
     struct ha_link_options link = {.routers = (const char *const *)p->o.routers,
                                    .router_count = p->o.router_count,
                                    .tls = tls,
-                                   .source_ip = p->source_count ? p->sources[(size_t)i % p->source_count] : NULL,
-                                   .first_delay_ms = p->o.attach_per_s ? (uint64_t)(i * 1000 / p->o.attach_per_s) : 0};
+                                   .source_ip = p->source_count ? p->sources[(size_t)i % p->source_count] : NULL};
     int rc = sim_host_new(&p->fleet, p->o.region, name, &p->hellos[i % p->o.zones], &link, &p->hosts[i], e);
     if (tls)
         hp_tls_context_unref(tls);
     return rc;
+}
+
+/* Adds hosts at the pace that was asked for; a little at a time, for each costs a signature and a handshake. */
+static void grow(uv_timer_t *t)
+{
+    struct program *p = &prog;
+    struct hp_error e = {0};
+    uint64_t spent_ms = hp_now_ms() - p->started_ms;
+    int64_t due = p->o.attach_per_s ? (int64_t)(spent_ms + GROW_MS) * p->o.attach_per_s / 1000 : p->o.hosts;
+    if (due > p->o.hosts)
+        due = p->o.hosts;
+    if (due > p->added + GROW_MAX)
+        due = p->added + GROW_MAX;
+    for (; p->added < due; p->added++)
+        if (add_host(p, p->added, &e)) {
+            hp_err("cannot add a host", HP_S("error", e.message));
+            p->failed = true;
+            stop(NULL, 0);
+            return;
+        }
+    if (p->added < p->o.hosts)
+        return;
+    uv_timer_stop(t);
+    mint_free(p->mint);
+    p->mint = NULL;
 }
 
 static int raise_files(int64_t hosts, struct hp_error *e)
@@ -362,7 +409,6 @@ static int raise_files(int64_t hosts, struct hp_error *e)
 
 static int start(struct program *p, uv_loop_t *loop, struct hp_error *e)
 {
-    struct mint *mint = NULL;
     int rc = raise_files(p->o.hosts, e);
     if (rc)
         return rc;
@@ -382,16 +428,15 @@ static int start(struct program *p, uv_loop_t *loop, struct hp_error *e)
     p->fleet.changed_cb = changed;
     p->started_ms = hp_now_ms();
     if (!p->o.no_tls)
-        rc = mint_new(p->o.ca, p->o.ca_key, &mint, e);
-    for (int64_t i = 0; !rc && i < p->o.hosts; i++)
-        rc = add_host(p, mint, i, e);
-    mint_free(mint);
+        rc = mint_new(p->o.ca, p->o.ca_key, &p->mint, e);
     if (rc)
         return rc;
     uv_signal_init(loop, &p->sigterm);
     uv_signal_init(loop, &p->sigint);
     uv_signal_start(&p->sigterm, stop, SIGTERM);
     uv_signal_start(&p->sigint, stop, SIGINT);
+    uv_timer_init(loop, &p->grow);
+    uv_timer_start(&p->grow, grow, 0, GROW_MS);
     uv_timer_init(loop, &p->report);
     if (p->o.report_s)
         uv_timer_start(&p->report, report, (uint64_t)p->o.report_s * 1000, (uint64_t)p->o.report_s * 1000);
@@ -414,5 +459,5 @@ int main(int argc, char **argv)
     uv_loop_close(loop);
     free(prog.hosts);
     free(prog.sources);
-    return prog.fleet.failed ? 1 : 0;
+    return prog.fleet.failed || prog.failed ? 1 : 0;
 }
