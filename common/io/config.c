@@ -84,7 +84,7 @@ static int set_value(struct loader *l, const char *section, const char *name, co
     size_t index = (size_t)(key - l->keys);
     struct hp_error why = {0};
     int rc;
-    if (l->continued && key->type != HP_CONFIG_LIST)
+    if (l->continued && !hp_config_type_is_list(key->type))
         return fail_at(l, HP_EINVAL, "a line that begins with a blank continues a list; %s is none", name);
     if (!l->continued && l->set_at[index])
         return fail_at(l, HP_EINVAL, "%s in [%s] is set twice, first in line %d", name, section, l->set_at[index]);
@@ -277,7 +277,7 @@ static int check_required(struct loader *l, const char *file)
 {
     for (size_t i = 0; i < l->key_count; i++) {
         const struct hp_config_key *k = &l->keys[i];
-        bool number = k->type != HP_CONFIG_STRING && k->type != HP_CONFIG_LIST;
+        bool number = !hp_config_type_is_text(k->type) && !hp_config_type_is_list(k->type);
         bool missing = number ? !l->was_set[i] && !k->fallback : hp_config_value_is_empty(k, l->target);
         if (k->required && missing)
             return hp_fail(l->e, HP_EINVAL, "%s: %s in [%s] must be set: %s", file ? file : "configuration", k->key,

@@ -15,6 +15,12 @@ enum hp_config_type {
     HP_CONFIG_SIZE,   /* int64_t bytes: suffixes K M G T (powers of 1024) */
     HP_CONFIG_TIME,   /* int64_t milliseconds: suffixes ms s min h d; a bare number is seconds */
     HP_CONFIG_LIST,   /* char **: NULL-terminated, separated by commas or blanks */
+    /* Strings (and a list) with a form, which --check-config holds them to; empty ones pass. */
+    HP_CONFIG_ADDRESS,   /* host:port, [v6]:port */
+    HP_CONFIG_ADDRESSES, /* a list of them */
+    HP_CONFIG_BROKER,    /* amqp:// or amqps:// URL */
+    HP_CONFIG_FILE,      /* path of a file that can be read */
+    HP_CONFIG_SUBNET,    /* IPv4 CIDR with 8 to 30 bits */
 };
 
 /* One known key. Tables end with {0}. The table is the documentation: --help-config prints it. */

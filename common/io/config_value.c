@@ -1,10 +1,12 @@
 #include "io/config_value.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 struct unit {
     const char *suffix;
@@ -71,6 +73,59 @@ static int parse_bool(const char *text, bool *ret, struct hp_error *e)
     return hp_fail(e, HP_EINVAL, "\"%s\" is neither yes nor no", text);
 }
 
+bool hp_config_type_is_list(enum hp_config_type type)
+{
+    return type == HP_CONFIG_LIST || type == HP_CONFIG_ADDRESSES;
+}
+
+bool hp_config_type_is_text(enum hp_config_type type)
+{
+    return type == HP_CONFIG_STRING || type == HP_CONFIG_ADDRESS || type == HP_CONFIG_BROKER ||
+           type == HP_CONFIG_FILE || type == HP_CONFIG_SUBNET;
+}
+
+static bool is_address(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    bool six = text[0] == '[';
+    if (!colon || colon == text || (six && colon[-1] != ']') || (!six && memchr(text, ':', (size_t)(colon - text))))
+        return false;
+    size_t digits = strspn(colon + 1, "0123456789");
+    return !strpbrk(text, " \t/") && digits >= 1 && digits <= 5 && !colon[1 + digits] &&
+           strtol(colon + 1, NULL, 10) <= 65535;
+}
+
+static bool is_subnet(const char *text)
+{
+    char address[INET_ADDRSTRLEN];
+    struct in_addr in;
+    const char *slash = strchr(text, '/');
+    size_t n = slash ? (size_t)(slash - text) : 0;
+    if (n == 0 || n >= sizeof address)
+        return false;
+    memcpy(address, text, n);
+    address[n] = '\0';
+    char *end;
+    long bits = strtol(slash + 1, &end, 10);
+    return inet_pton(AF_INET, address, &in) == 1 && isdigit((unsigned char)slash[1]) && !*end && bits >= 8 &&
+           bits <= 30;
+}
+
+static int check_form(enum hp_config_type type, const char *text, struct hp_error *e)
+{
+    if (!*text)
+        return 0;
+    if ((type == HP_CONFIG_ADDRESS || type == HP_CONFIG_ADDRESSES) && !is_address(text))
+        return hp_fail(e, HP_EINVAL, "\"%.300s\" is not host:port with a port from 0 to 65535", text);
+    if (type == HP_CONFIG_BROKER && strncmp(text, "amqp://", 7) != 0 && strncmp(text, "amqps://", 8) != 0)
+        return hp_fail(e, HP_EINVAL, "not an amqp:// or amqps:// URL"); /* may hold a password: not shown */
+    if (type == HP_CONFIG_SUBNET && !is_subnet(text))
+        return hp_fail(e, HP_EINVAL, "\"%.300s\" is not a subnet such as 10.88.0.0/16 (8 to 30 bits)", text);
+    if (type == HP_CONFIG_FILE && access(text, R_OK) != 0)
+        return hp_fail_errno(e, HP_EINVAL, errno, "\"%.300s\" cannot be read", text);
+    return 0;
+}
+
 static void list_free(char **list)
 {
     for (size_t i = 0; list && list[i]; i++)
@@ -97,6 +152,9 @@ int hp_config_value_append(const struct hp_config_key *key, const char *text, vo
         bigger[n] = strndup(text, len);
         if (!bigger[n])
             return hp_fail(e, HP_ENOMEM, "out of memory");
+        int rc = check_form(key->type, bigger[n], e);
+        if (rc)
+            return rc;
         n++;
         text += len;
     }
@@ -109,8 +167,15 @@ int hp_config_value_set(const struct hp_config_key *key, const char *text, void 
 {
     void *f = field(key, target);
     char *copy;
+    int rc = hp_config_type_is_text(key->type) ? check_form(key->type, text, e) : 0;
+    if (rc)
+        return rc;
     switch (key->type) {
     case HP_CONFIG_STRING:
+    case HP_CONFIG_ADDRESS:
+    case HP_CONFIG_BROKER:
+    case HP_CONFIG_FILE:
+    case HP_CONFIG_SUBNET:
         copy = strdup(text);
         if (!copy)
             return hp_fail(e, HP_ENOMEM, "out of memory");
@@ -126,6 +191,7 @@ int hp_config_value_set(const struct hp_config_key *key, const char *text, void 
     case HP_CONFIG_BOOL:
         return parse_bool(text, f, e);
     case HP_CONFIG_LIST:
+    case HP_CONFIG_ADDRESSES:
         list_free(*(char ***)f);
         *(char ***)f = NULL;
         return hp_config_value_append(key, text, target, e);
@@ -138,10 +204,15 @@ void hp_config_value_free(const struct hp_config_key *key, void *target)
     void *f = field(key, target);
     switch (key->type) {
     case HP_CONFIG_STRING:
+    case HP_CONFIG_ADDRESS:
+    case HP_CONFIG_BROKER:
+    case HP_CONFIG_FILE:
+    case HP_CONFIG_SUBNET:
         free(*(char **)f);
         *(char **)f = NULL;
         break;
     case HP_CONFIG_LIST:
+    case HP_CONFIG_ADDRESSES:
         list_free(*(char ***)f);
         *(char ***)f = NULL;
         break;
@@ -159,9 +230,9 @@ void hp_config_value_free(const struct hp_config_key *key, void *target)
 bool hp_config_value_is_empty(const struct hp_config_key *key, const void *target)
 {
     const char *f = (const char *)target + key->offset;
-    if (key->type == HP_CONFIG_STRING)
+    if (hp_config_type_is_text(key->type))
         return !*(char *const *)f || !**(char *const *)f;
-    if (key->type == HP_CONFIG_LIST)
+    if (hp_config_type_is_list(key->type))
         return !*(char **const *)f || !**(char **const *)f;
     return false;
 }

@@ -12,6 +12,8 @@ int hp_config_value_set(const struct hp_config_key *key, const char *text, void 
 /* Continues a list with the items of `text`. */
 int hp_config_value_append(const struct hp_config_key *key, const char *text, void *target,
                            struct hp_error *e) HP_MUST_CHECK;
+bool hp_config_type_is_list(enum hp_config_type type);
+bool hp_config_type_is_text(enum hp_config_type type); /* a string, of whatever form */
 void hp_config_value_free(const struct hp_config_key *key, void *target);
 bool hp_config_value_is_empty(const struct hp_config_key *key, const void *target);
 

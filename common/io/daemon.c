@@ -36,7 +36,7 @@ static const struct hp_config_key common_keys[] = {
      "what is logged: debug, info, warn or error"},
     {"log", "format", HP_CONFIG_STRING, offsetof(struct common_config, log_format), "logfmt", false, 0, 0,
      "form of a line: logfmt or json"},
-    {"metrics", "listen", HP_CONFIG_STRING, offsetof(struct common_config, metrics_listen), "", false, 0, 0,
+    {"metrics", "listen", HP_CONFIG_ADDRESS, offsetof(struct common_config, metrics_listen), "", false, 0, 0,
      "address:port of the Prometheus endpoint; empty: none"},
     {0},
 };
