@@ -87,7 +87,8 @@ void hp_hub_mark(struct hp_stream *s)
     if (uv_is_active((uv_handle_t *)&h->turn))
         return;
     uv_prepare_start(&h->turn, serve_turn);
-    uv_idle_start(&h->again, nothing); /* a mark from somebody's prepare callback, after ours, must not wait for input */
+    uv_idle_start(&h->again,
+                  nothing); /* a mark from somebody's prepare callback, after ours, must not wait for input */
 }
 
 void hp_hub_unmark(struct hp_stream *s)
