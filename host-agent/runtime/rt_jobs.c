@@ -70,6 +70,7 @@ static void fill(struct ha_rt *rt, const char *uid, const struct ha_run *run, bo
     if (ha_meta_read(&rt->store, uid, &meta, &ignored) == 0) {
         s->complete = meta.complete;
         s->generation = meta.generation;
+        s->spec_digest = meta.spec_digest;
         snprintf(s->image_digest, sizeof s->image_digest, "%s", meta.image_digest);
     }
     if (ha_store_path(&rt->store, uid, "network", path, sizeof path, NULL) == 0)
@@ -321,7 +322,7 @@ static int make_meta(struct ha_task *t, const struct ha_image *image, struct ha_
 {
     const Harpoon__V1__ContainerSpec *spec = t->job->spec;
     const char *signal_name = json_string_value(json_object_get(image->process, "StopSignal"));
-    *m = (struct ha_meta){.generation = t->job->generation};
+    *m = (struct ha_meta){.generation = t->job->generation, .spec_digest = t->job->spec_digest};
     if (strlen(t->job->container) >= sizeof m->container)
         return hp_fail(&t->error, HP_EINVAL, "container name longer than %zu bytes", sizeof m->container - 1);
     strcpy(m->uid, t->uid);

@@ -107,10 +107,10 @@ int ha_meta_write(const struct ha_store *s, const struct ha_meta *m, bool durabl
         (void)json_array_append_new(
             volumes, json_pack("{s:s,s:b}", "name", m->volumes[i].name, "keep", (int)m->volumes[i].keep));
     return json_put(path,
-                    json_pack("{s:s,s:s,s:I,s:b,s:s,s:i,s:b,s:o}", "uid", m->uid, "container", m->container,
-                              "generation", (json_int_t)m->generation, "complete", (int)m->complete, "image_digest",
-                              m->image_digest, "stop_signal", m->stop_signal, "bridge", (int)m->bridge, "volumes",
-                              volumes),
+                    json_pack("{s:s,s:s,s:I,s:I,s:b,s:s,s:i,s:b,s:o}", "uid", m->uid, "container", m->container,
+                              "generation", (json_int_t)m->generation, "spec_digest", (json_int_t)m->spec_digest,
+                              "complete", (int)m->complete, "image_digest", m->image_digest, "stop_signal",
+                              m->stop_signal, "bridge", (int)m->bridge, "volumes", volumes),
                     durable, e);
 }
 
@@ -121,7 +121,9 @@ int ha_meta_read(const struct ha_store *s, const char *uid, struct ha_meta *ret,
     json_t *root = rc ? NULL : json_get(path);
     if (!root)
         return hp_fail(e, HP_ENOTFOUND, "container %s is not on this host", uid);
-    struct ha_meta m = {.generation = integer(root, "generation"), .stop_signal = (int)integer(root, "stop_signal")};
+    struct ha_meta m = {.generation = integer(root, "generation"),
+                        .spec_digest = (uint64_t)integer(root, "spec_digest"),
+                        .stop_signal = (int)integer(root, "stop_signal")};
     snprintf(m.uid, sizeof m.uid, "%s", uid);
     text(root, "container", m.container, sizeof m.container);
     text(root, "image_digest", m.image_digest, sizeof m.image_digest);

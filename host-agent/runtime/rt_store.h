@@ -26,7 +26,8 @@ struct ha_meta {
     char uid[HA_UID_MAX + 1];
     char container[256];
     int64_t generation;
-    bool complete; /* the create went through */
+    uint64_t spec_digest; /* of the create's job; 0 unknown */
+    bool complete;        /* the create went through */
     char image_digest[HA_DIGEST_SIZE];
     int stop_signal; /* of the image, when the request has none */
     bool bridge;     /* else loopback only */

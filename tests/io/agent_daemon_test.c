@@ -351,11 +351,17 @@ static void a_damaged_journal_stops_the_agent_and_can_be_put_aside(void **state)
     assert_true(i.quarantined);
     assert_runs(i.status);
     assert_int_equal(i.status->pid, pid);
-    send_ensure("u1", 7, 96 * MIB); /* not what made it */
+    struct am_ensure e;
+    am_ensure_init(&e, "u1", 7, "another");
+    fake_router_command(&w.router, &e.cmd); /* not what is there */
     await_result("u1", 7, REFUSED);
+    send_ensure("u1", 8, 80 * MIB); /* what is there, but for its size: adopted */
+    const result_pb *r = await_result("u1", 8, DONE);
+    assert_int_equal(r->status->pid, pid);
+    assert_int_equal(r->status->resources->memory_bytes, 80 * MIB);
     assert_int_equal(start_ticks(pid), ticks);
-    send_remove("u1", 8);
-    await_result("u1", 8, DONE);
+    send_remove("u1", 9);
+    await_result("u1", 9, DONE);
     assert_int_not_equal(start_ticks(pid), ticks);
 }
 
