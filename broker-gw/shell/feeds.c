@@ -184,6 +184,7 @@ static void on_event(struct hp_delivery *d, void *user)
 static void on_state(enum hp_amqp_state state, const struct hp_error *e, void *user)
 {
     struct gw_region *r = user;
+    r->connected = state != HP_AMQP_DOWN;
     if (r->gw->stopping)
         return;
     if (state == HP_AMQP_DOWN) {

@@ -45,6 +45,7 @@ struct gw_region {
     char requests[HP_NAME_MAX + 1]; /* queue */
     struct hp_topology topology;
     struct hp_consumer *consumer; /* of the stream */
+    bool connected;               /* the stream: while it is not, watches do not beat */
     int unacked;                  /* deliveries since the last acknowledgement */
     struct gw_feed feed;
     struct gw_waiters waiters;

@@ -143,7 +143,7 @@ static void tick(struct gw_timer *t, uint64_t now_ms)
         return;
     }
     bool due = now_ms - w->quiet_since_ms >= w->heartbeat_ms;
-    if (due && !starting && !w->watch.blocked && !send_message(w, NULL))
+    if (due && !starting && !w->watch.blocked && w->region->connected && !send_message(w, NULL))
         return;
     uint64_t next = w->quiet_since_ms + w->heartbeat_ms;
     if (next <= now_ms)

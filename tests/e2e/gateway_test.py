@@ -358,6 +358,9 @@ class GatewayTest(StackTest):
     # ---- Outages; the order of names puts it last ----
 
     def test_z_broker_down_is_unavailable_in_bounded_time(self):
+        start = self.player.sequence()
+        stream = self.watch(seconds=120, after_sequence=start, heartbeat_ms=100)
+        self.player.commit(3)  # and never told
         self.player.close()
         self.player.publisher.connection.close()
         self.stack.kill("rabbitmq")
@@ -370,6 +373,8 @@ class GatewayTest(StackTest):
         type(self).player = Player(self.stack)
         self.player.answer = recorded
         eventually(lambda: self.accepted(), 30, "the gateway to reconnect")
+        self.player.tell(*self.player.commit(1))
+        self.assertEqual(self.events(stream, 4), [start + 1, start + 2, start + 3, start + 4])
 
     def accepted(self):
         try:
