@@ -15,9 +15,8 @@ static void check_host(const struct sc_host *h)
         count++;
     }
     assert(count == h->container_count);
-    assert(!memcmp(&sum, &s->claimed, sizeof sum));
-    assert(sum.cpu_millis <= s->limit.cpu_millis && sum.memory_bytes <= s->limit.memory_bytes &&
-           sum.disk_bytes <= s->limit.disk_bytes);
+    assert(s->info->host == h && !memcmp(&sum, &s->info->claimed, sizeof sum));
+    assert(s->free.cpu_millis >= 0 && s->free.memory_bytes >= 0 && s->free.disk_bytes >= 0);
 }
 
 static void check_container(const struct sc_region *r, const struct sc_container *c)

@@ -161,10 +161,7 @@ void sc_container_claim(struct sc_region *r, struct sc_container *c, const struc
     sc_container_dirty(r, c);
     if (!c->host)
         return;
-    struct sc_slot *s = sc_host_slot(c->host);
-    sc_res_sub(&s->claimed, &old);
-    sc_res_add(&s->claimed, claim);
-    assert(s->claimed.cpu_millis >= 0 && s->claimed.memory_bytes >= 0 && s->claimed.disk_bytes >= 0);
+    sc_slot_claim(sc_host_slot(c->host), &old, claim);
     sc_host_dirty(r, c->host, false);
     if (claim->cpu_millis < old.cpu_millis || claim->memory_bytes < old.memory_bytes ||
         claim->disk_bytes < old.disk_bytes)
@@ -178,7 +175,7 @@ void sc_container_assign(struct sc_region *r, struct sc_container *c, struct sc_
         return;
     if (c->host) {
         struct sc_host *old = c->host;
-        sc_res_sub(&sc_host_slot(old)->claimed, &c->claim);
+        sc_slot_claim(sc_host_slot(old), &c->claim, NULL);
         sc_list_remove(&c->on_host);
         old->container_count--;
         if (c->group)
@@ -192,7 +189,7 @@ void sc_container_assign(struct sc_region *r, struct sc_container *c, struct sc_
     }
     c->host = host;
     if (host) {
-        sc_res_add(&sc_host_slot(host)->claimed, &c->claim);
+        sc_slot_claim(sc_host_slot(host), NULL, &c->claim);
         sc_list_append(&host->containers, &c->on_host);
         host->container_count++;
         if (c->group)

@@ -20,35 +20,36 @@ static int by_rank(const void *pa, const void *pb)
         return a->filter == SC_FITS ? -1 : 1;
     if (a->filter == SC_FITS && a->score.total != b->score.total)
         return a->score.total > b->score.total ? -1 : 1;
-    return strcmp(a->slot->name, b->slot->name);
+    return strcmp(a->slot->info->name, b->slot->info->name);
 }
 
 static void detail(const struct ranked *r, const struct sc_query *q, char *out, size_t size)
 {
     const struct sc_slot *s = r->slot;
+    const struct sc_slot_info *i = s->info;
     switch (r->filter) {
     case SC_FILTER_CPU:
         snprintf(out, size, "needs %" PRId64 " cpu_millis, %" PRId64 " of %" PRId64 " are free", q->need.cpu_millis,
-                 s->limit.cpu_millis - s->claimed.cpu_millis, s->limit.cpu_millis);
+                 s->free.cpu_millis, i->limit.cpu_millis);
         break;
     case SC_FILTER_MEMORY:
         snprintf(out, size, "needs %" PRId64 " bytes of memory, %" PRId64 " of %" PRId64 " are free",
-                 q->need.memory_bytes, s->limit.memory_bytes - s->claimed.memory_bytes, s->limit.memory_bytes);
+                 q->need.memory_bytes, s->free.memory_bytes, i->limit.memory_bytes);
         break;
     case SC_FILTER_DISK:
         snprintf(out, size, "needs %" PRId64 " bytes of disk, %" PRId64 " of %" PRId64 " are free", q->need.disk_bytes,
-                 s->limit.disk_bytes - s->claimed.disk_bytes, s->limit.disk_bytes);
+                 s->free.disk_bytes, i->limit.disk_bytes);
         break;
     case SC_FILTER_STATE:
-        snprintf(out, size, "%s", *s->pb->router ? "does not answer" : "is not attached");
+        snprintf(out, size, "%s", *i->pb->router ? "does not answer" : "is not attached");
         break;
     case SC_FILTER_ZONE:
-        snprintf(out, size, "is in zone \"%s\"", s->pb->zone);
+        snprintf(out, size, "is in zone \"%s\"", i->pb->zone);
         break;
     case SC_FITS:
         snprintf(out, size,
                  "claimed: %" PRId64 " of %" PRId64 " cpu_millis, %" PRId64 " of %" PRId64 " bytes of memory",
-                 s->claimed.cpu_millis, s->limit.cpu_millis, s->claimed.memory_bytes, s->limit.memory_bytes);
+                 i->claimed.cpu_millis, i->limit.cpu_millis, i->claimed.memory_bytes, i->limit.memory_bytes);
         break;
     case SC_FILTER_CORDONED:
         snprintf(out, size, "takes no new containers");
@@ -107,7 +108,7 @@ static int add_host(Harpoon__V1__ExplainResponse *out, const struct ranked *r, c
         return HP_ENOMEM;
     harpoon__v1__host_verdict__init(v);
     out->hosts[out->n_hosts++] = v;
-    snprintf(name, sizeof name, "regions/%s/hosts/%s", region, r->slot->name);
+    snprintf(name, sizeof name, "regions/%s/hosts/%s", region, r->slot->info->name);
     detail(r, q, text, sizeof text);
     v->host = strdup(name);
     v->rejected_by = strdup(sc_filter_name(r->filter));

@@ -85,21 +85,24 @@ struct sc_host *sc_host_new(struct sc_region *r, const char *name)
     sc_list_init(&h->dirty_link);
     snprintf(full, sizeof full, "regions/%s/hosts/%s", r->name, name);
     sc_pb_set(r, &pb->name, full);
-    s->host = h;
-    s->pb = pb;
-    s->name = h->name;
+    h->info = (struct sc_slot_info){.host = h, .pb = pb, .name = h->name};
+    s->info = &h->info;
+    s->idle = 1;
     return h;
 }
 
 void sc_host_refresh(struct sc_region *r, struct sc_host *h)
 {
     struct sc_slot *s = sc_host_slot(h), old = *s;
-    s->pb = h->pb;
-    s->ready = h->pb->state == READY && sc_host_attached(h);
+    struct sc_res limit = h->info.limit;
+    h->info.pb = h->pb;
+    s->attached = sc_host_attached(h);
+    s->ready = h->pb->state == READY && s->attached;
     s->cordoned = h->pb->cordoned || h->pb->draining;
+    r->attached_count += (size_t)s->attached - (size_t)old.attached;
     sc_slot_set_allocatable(s, h->pb->allocatable, &r->config.overcommit);
-    bool more = s->limit.cpu_millis > old.limit.cpu_millis || s->limit.memory_bytes > old.limit.memory_bytes ||
-                s->limit.disk_bytes > old.limit.disk_bytes;
+    bool more = h->info.limit.cpu_millis > limit.cpu_millis || h->info.limit.memory_bytes > limit.memory_bytes ||
+                h->info.limit.disk_bytes > limit.disk_bytes;
     if (s->ready && !s->cordoned && (!old.ready || old.cordoned || more))
         sc_pending_freed(r, h);
 }
@@ -115,7 +118,7 @@ void sc_host_dirty(struct sc_region *r, struct sc_host *h, bool urgent)
 
 static void fill(struct sc_region *r, struct sc_host *h)
 {
-    const struct sc_res *claimed = &sc_host_slot(h)->claimed;
+    const struct sc_res *claimed = &h->info.claimed;
     if (!h->pb->claimed) {
         h->pb->claimed = sc_alloc(r, sizeof *h->pb->claimed);
         if (!h->pb->claimed)
@@ -221,11 +224,11 @@ void sc_host_silent(struct sc_region *r, struct sc_host *h)
     sc_timer_set(r, &h->silence, limit > silent_ms ? limit - silent_ms : 1);
 }
 
-static int32_t permille(int64_t used, int64_t of)
+static float part(int64_t used, int64_t of)
 {
     if (used <= 0 || of <= 0)
         return 0;
-    return used >= of ? 1000 : (int32_t)((double)used / (double)of * 1000);
+    return used >= of ? 1 : (float)((double)used / (double)of);
 }
 
 void sc_host_metrics(struct sc_region *r, const Harpoon__Internal__V1__MetricsBatch *b)
@@ -245,8 +248,8 @@ void sc_host_metrics(struct sc_region *r, const Harpoon__Internal__V1__MetricsBa
         const Harpoon__V1__Resources *all = h->pb->allocatable;
         if (!m || !all)
             continue;
-        sc_host_slot(h)->cpu_used_permille = permille(m->cpu_millis_used, all->cpu_millis);
-        sc_host_slot(h)->memory_used_permille = permille(m->memory_bytes_used, all->memory_bytes);
+        float cpu = part(m->cpu_millis_used, all->cpu_millis), memory = part(m->memory_bytes_used, all->memory_bytes);
+        sc_host_slot(h)->idle = 1 - (cpu > memory ? cpu : memory);
     }
     if (!announce || !*b->router || strlen(b->router) > 128)
         return;
@@ -357,7 +360,7 @@ void sc_host_returned(struct sc_region *r, const char *router, const char *host,
     if (!h || h->pb->session != session || strcmp(h->pb->router, router) != 0)
         return; /* it has attached elsewhere since */
     for (size_t i = 0; i < r->slot_count && !r->failed; i++) {
-        struct sc_host *other = r->slots[i].host;
+        struct sc_host *other = r->slots[i].info->host;
         if (!strcmp(other->pb->router, router))
             sc_host_detach(r, other, "router_gone");
     }

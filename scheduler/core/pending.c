@@ -7,7 +7,12 @@
 void sc_query_init(struct sc_region *r, struct sc_query *q, const struct sc_res *need,
                    const Harpoon__V1__PlacementSpec *spec, const char *project, const struct sc_operation *op)
 {
-    *q = (struct sc_query){.need = *need, .spec = spec, .stamp = ++r->stamp};
+    if (++r->stamp == 0) {
+        for (size_t i = 0; i < r->slot_count; i++)
+            r->slots[i].excluded_stamp = r->slots[i].group_stamp = 0;
+        r->stamp = 1;
+    }
+    *q = (struct sc_query){.need = *need, .spec = spec, .stamp = r->stamp};
     if (spec && *spec->anti_affinity_group) {
         char key[512];
         snprintf(key, sizeof key, "%s/%s", project, spec->anti_affinity_group);
@@ -44,7 +49,7 @@ void sc_place(struct sc_region *r, struct sc_container *c, struct sc_operation *
     sc_query_init(r, &q, &c->claim, c->pb->spec->placement, c->project->name, op);
     ptrdiff_t best = sc_place_best(r->slots, r->slot_count, &q, rejected);
     if (best >= 0) {
-        place_on(r, c, op, r->slots[best].host, what);
+        place_on(r, c, op, r->slots[best].info->host, what);
         return;
     }
     sc_place_reason(rejected, r->slot_count, reason, sizeof reason);
@@ -96,7 +101,7 @@ static struct sc_host *find(struct sc_region *r, const struct sc_query *q)
     double best_total = -1;
     if (r->tried.all) {
         ptrdiff_t i = sc_place_best(r->slots, r->slot_count, q, NULL);
-        return i >= 0 ? r->slots[i].host : NULL;
+        return i >= 0 ? r->slots[i].info->host : NULL;
     }
     for (size_t i = 0; i < r->tried.count; i++) {
         const struct sc_slot *s = &r->slots[r->tried.index[i]];
@@ -106,7 +111,7 @@ static struct sc_host *find(struct sc_region *r, const struct sc_query *q)
         sc_slot_score(s, q, &score);
         if (score.total > best_total) {
             best_total = score.total;
-            best = s->host;
+            best = s->info->host;
         }
     }
     return best;

@@ -32,15 +32,42 @@ static int64_t scaled(int64_t value, int percent)
     return value > INT64_MAX / 1000 ? INT64_MAX / 1000 : value / 100 * percent + value % 100 * percent / 100;
 }
 
+static void update_free(struct sc_slot *s)
+{
+    s->free = s->info->limit;
+    sc_res_sub(&s->free, &s->info->claimed);
+}
+
+static float inverse(int64_t limit)
+{
+    return limit > 0 ? (float)(1.0 / (double)limit) : 0;
+}
+
 void sc_slot_set_allocatable(struct sc_slot *s, const Harpoon__V1__Resources *allocatable,
                              const struct sc_overcommit *o)
 {
-    s->limit = (struct sc_res){0};
-    if (!allocatable)
-        return;
-    s->limit.cpu_millis = scaled(allocatable->cpu_millis, o->cpu_percent);
-    s->limit.memory_bytes = scaled(allocatable->memory_bytes, o->memory_percent);
-    s->limit.disk_bytes = scaled(allocatable->disk_bytes, o->disk_percent);
+    struct sc_res *limit = &s->info->limit;
+    *limit = (struct sc_res){0};
+    if (allocatable) {
+        limit->cpu_millis = scaled(allocatable->cpu_millis, o->cpu_percent);
+        limit->memory_bytes = scaled(allocatable->memory_bytes, o->memory_percent);
+        limit->disk_bytes = scaled(allocatable->disk_bytes, o->disk_percent);
+    }
+    s->cpu_inverse = inverse(limit->cpu_millis);
+    s->memory_inverse = inverse(limit->memory_bytes);
+    s->disk_inverse = inverse(limit->disk_bytes);
+    update_free(s);
+}
+
+void sc_slot_claim(struct sc_slot *s, const struct sc_res *old, const struct sc_res *fresh)
+{
+    struct sc_res *claimed = &s->info->claimed;
+    if (old)
+        sc_res_sub(claimed, old);
+    if (fresh)
+        sc_res_add(claimed, fresh);
+    assert(claimed->cpu_millis >= 0 && claimed->memory_bytes >= 0 && claimed->disk_bytes >= 0);
+    update_free(s);
 }
 
 static bool zone_matches(const Harpoon__V1__PlacementSpec *p, const char *zone)
@@ -67,13 +94,25 @@ static bool labels_match(const Harpoon__V1__PlacementSpec *p, const Harpoon__V1_
 enum sc_filter sc_slot_check_room(const struct sc_slot *s, const struct sc_res *more)
 {
     /* What shrinks or stays always fits, even on a host that has become smaller. */
-    if (more->cpu_millis > 0 && more->cpu_millis > s->limit.cpu_millis - s->claimed.cpu_millis)
+    if (more->cpu_millis > 0 && more->cpu_millis > s->free.cpu_millis)
         return SC_FILTER_CPU;
-    if (more->memory_bytes > 0 && more->memory_bytes > s->limit.memory_bytes - s->claimed.memory_bytes)
+    if (more->memory_bytes > 0 && more->memory_bytes > s->free.memory_bytes)
         return SC_FILTER_MEMORY;
-    if (more->disk_bytes > 0 && more->disk_bytes > s->limit.disk_bytes - s->claimed.disk_bytes)
+    if (more->disk_bytes > 0 && more->disk_bytes > s->free.disk_bytes)
         return SC_FILTER_DISK;
     return SC_FITS;
+}
+
+static enum sc_filter check_spec(const struct sc_slot *s, const struct sc_query *q)
+{
+    const Harpoon__V1__PlacementSpec *p = q->spec;
+    if (*p->host && strcmp(p->host, s->info->name) != 0)
+        return SC_FILTER_HOST;
+    if (p->n_zones && !zone_matches(p, s->info->pb->zone))
+        return SC_FILTER_ZONE;
+    if (p->n_host_labels && !labels_match(p, s->info->pb))
+        return SC_FILTER_LABELS;
+    return s->group_stamp == q->stamp ? SC_FILTER_ANTI_AFFINITY : SC_FITS;
 }
 
 enum sc_filter sc_slot_check(const struct sc_slot *s, const struct sc_query *q)
@@ -84,38 +123,26 @@ enum sc_filter sc_slot_check(const struct sc_slot *s, const struct sc_query *q)
         return SC_FILTER_CORDONED;
     if (s->excluded_stamp == q->stamp)
         return SC_FILTER_EXCLUDED;
-    const Harpoon__V1__PlacementSpec *p = q->spec;
-    if (p) {
-        if (*p->host && strcmp(p->host, s->name) != 0)
-            return SC_FILTER_HOST;
-        if (p->n_zones && !zone_matches(p, s->pb->zone))
-            return SC_FILTER_ZONE;
-        if (p->n_host_labels && !labels_match(p, s->pb))
-            return SC_FILTER_LABELS;
-        if (s->group_stamp == q->stamp)
-            return SC_FILTER_ANTI_AFFINITY;
-    }
-    return sc_slot_check_room(s, &q->need);
+    enum sc_filter f = q->spec ? check_spec(s, q) : SC_FITS;
+    return f == SC_FITS ? sc_slot_check_room(s, &q->need) : f;
 }
 
-static double left(int64_t limit, int64_t claimed, int64_t need)
+/* The part of a resource that would be left. */
+static double left(int64_t free, int64_t need, float inverse_limit)
 {
-    if (limit <= 0)
-        return 0;
-    double v = 1.0 - (double)(claimed + need) / (double)limit;
-    return v < 0 ? 0 : v;
+    double v = (double)(free - need) * (double)inverse_limit;
+    return v < 0 ? 0 : v > 1 ? 1 : v;
 }
 
 void sc_slot_score(const struct sc_slot *s, const struct sc_query *q, struct sc_score *ret)
 {
-    ret->cpu = left(s->limit.cpu_millis, s->claimed.cpu_millis, q->need.cpu_millis);
-    ret->memory = left(s->limit.memory_bytes, s->claimed.memory_bytes, q->need.memory_bytes);
-    ret->disk = left(s->limit.disk_bytes, s->claimed.disk_bytes, q->need.disk_bytes);
+    ret->cpu = left(s->free.cpu_millis, q->need.cpu_millis, s->cpu_inverse);
+    ret->memory = left(s->free.memory_bytes, q->need.memory_bytes, s->memory_inverse);
+    ret->disk = left(s->free.disk_bytes, q->need.disk_bytes, s->disk_inverse);
     /* A host that runs out of one resource first wastes the other. */
     double skew = ret->cpu - ret->memory;
     ret->balance = 1.0 - (skew < 0 ? -skew : skew);
-    int32_t busy = s->cpu_used_permille > s->memory_used_permille ? s->cpu_used_permille : s->memory_used_permille;
-    ret->load = 1.0 - (double)(busy < 1000 ? busy : 1000) / 1000.0;
+    ret->load = (double)s->idle;
     ret->total = 30 * ret->cpu + 30 * ret->memory + 10 * ret->disk + 15 * ret->balance + 15 * ret->load;
     assert(ret->total >= 0 && ret->total <= 100.0001);
 }

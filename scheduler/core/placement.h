@@ -54,26 +54,32 @@ enum sc_filter {
     SC_FILTER_COUNT
 };
 
-/* What placement looks at, kept side by side in one array because every placement reads all of it. */
+/* What placement knows of a host beside its slot; embedded in its owner. */
+struct sc_slot_info {
+    struct sc_host *host;        /* the owner */
+    const Harpoon__V1__Host *pb; /* zone, labels */
+    const char *name;            /* short */
+    struct sc_res limit;         /* allocatable with overcommit */
+    struct sc_res claimed;       /* by containers */
+};
+
+/* What every placement looks at, for every host: side by side in one array, one cache line each. `free` is limit - claimed (below 0 on a host that has become smaller). */
 struct sc_slot {
-    struct sc_host *host;         /* owner */
-    const Harpoon__V1__Host *pb;  /* the owner's: name, zone, labels */
-    const char *name;             /* short name */
-    struct sc_res limit;          /* allocatable with overcommit */
-    struct sc_res claimed;        /* by containers */
-    int32_t cpu_used_permille;    /* measured, of allocatable; 0 unknown */
-    int32_t memory_used_permille; /* measured, of allocatable; 0 unknown */
-    bool ready;                   /* READY and attached */
-    bool cordoned;
-    uint64_t excluded_stamp; /* equal to the query's: refused it before */
-    uint64_t group_stamp;    /* equal to the query's: has a container of its anti-affinity group */
+    struct sc_res free;
+    struct sc_slot_info *info;
+    float cpu_inverse, memory_inverse, disk_inverse; /* 1 / limit; 0 for a limit of 0 */
+    float idle;                                      /* measured: 1 idle (or not known) to 0 busy */
+    uint32_t excluded_stamp;                         /* equal to the query's: refused it before */
+    uint32_t group_stamp; /* equal to the query's: has a container of its anti-affinity group */
+    bool ready;           /* READY and attached */
+    bool cordoned, attached;
 };
 
 /* One question. */
 struct sc_query {
     struct sc_res need;
     const Harpoon__V1__PlacementSpec *spec; /* may be NULL */
-    uint64_t stamp;                         /* unique for each query; marks slots beforehand */
+    uint32_t stamp;                         /* of this query, not 0; marks slots beforehand */
 };
 
 /* Parts of a score, each 0 to 1. */
@@ -84,6 +90,8 @@ struct sc_score {
 
 void sc_slot_set_allocatable(struct sc_slot *s, const Harpoon__V1__Resources *allocatable,
                              const struct sc_overcommit *o);
+/* Replaces one claim by another; either may be NULL for none. */
+void sc_slot_claim(struct sc_slot *s, const struct sc_res *old, const struct sc_res *fresh);
 /* The one feasibility function. */
 enum sc_filter sc_slot_check(const struct sc_slot *s, const struct sc_query *q);
 /* Whether `more` can be claimed on top, on the host that has the container already. */

@@ -467,7 +467,7 @@ static void lead(struct sc_region *r)
     sc_load_done(r);
     bool announce = r->slot_count == 0;
     for (size_t i = 0; i < r->slot_count; i++) {
-        struct sc_host *h = r->slots[i].host;
+        struct sc_host *h = r->slots[i].info->host;
         sc_host_refresh(r, h);
         sc_host_watch(r, h);
         announce |= !sc_host_attached(h) && h->pb->state != HARPOON__V1__HOST_STATE__HOST_STATE_LOST;
@@ -551,7 +551,6 @@ void sc_region_stats(const struct sc_region *r, struct sc_region_stats *ret)
         .containers = (int64_t)r->containers.count,
         .operations_active = (int64_t)r->active_count,
         .pending = (int64_t)r->pending_count,
+        .hosts_attached = (int64_t)r->attached_count,
     };
-    for (size_t i = 0; i < r->slot_count; i++)
-        ret->hosts_attached += sc_host_attached(r->slots[i].host);
 }

@@ -46,7 +46,8 @@ struct sc_group {
 
 struct sc_host {
     struct sc_region *region;
-    size_t slot;           /* index in region->slots */
+    size_t slot; /* index in region->slots */
+    struct sc_slot_info info;
     char name[64];         /* short */
     Harpoon__V1__Host *pb; /* as recorded; claimed and container_count are filled in when packed */
     uint64_t heard_ms;     /* last sign of life */
@@ -175,7 +176,8 @@ struct sc_region {
     struct hp_map hosts, containers, uids, operations, projects, groups;
     struct sc_slot *slots;
     size_t slot_count, slot_room;
-    uint64_t stamp; /* of the last placement query */
+    size_t attached_count; /* hosts */
+    uint32_t stamp;        /* of the last placement query */
     struct sc_timers timers;
     struct sc_timer republish, settle, pending_timer;
 
