@@ -136,6 +136,7 @@ int ha_rt_new(uv_loop_t *loop, const struct ha_rt_options *options, struct ha_rt
         return hp_fail(e, HP_ENOMEM, "container runtime");
     rt->loop = loop;
     rt->base.submit = ha_rt_submit;
+    rt->collect_after_ms = hp_now_ms() + 60000; /* the start is busy enough */
     rt->oci.base_ns = -1;
     rt->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     hp_map_init(&rt->entries, HA_ENTRIES_MAX, 0);

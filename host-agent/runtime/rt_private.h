@@ -106,6 +106,7 @@ struct ha_rt {
     struct hp_map pulls;   /* reference → struct ha_pull */
     size_t under_way;      /* tasks, pulls and samples that still post mail, and handles that still close */
     bool sampling, collecting;
+    uint64_t collect_after_ms; /* hp_now_ms; no collection by itself before */
     bool images_open;
     char image_policy[512];
     uv_timer_t close_timer;

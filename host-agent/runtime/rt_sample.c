@@ -5,6 +5,9 @@
 #include "base/log.h"
 #include "rt_private.h"
 
+/* Removes do not collect more often than this: it keeps creates waiting while it looks. */
+#define COLLECT_PAUSE_MS 60000
+
 struct sample {
     struct ha_work work;
     struct hp_mail mail;
@@ -113,8 +116,9 @@ static void collection_deliver(struct hp_mail *mail)
 
 void ha_rt_collect_images(struct ha_rt *rt, int64_t age_s, void (*done_cb)(void *user, int removed), void *user)
 {
-    if (!done_cb && (rt->collecting || atomic_load(&rt->closing)))
+    if (!done_cb && (rt->collecting || atomic_load(&rt->closing) || hp_now_ms() < rt->collect_after_ms))
         return;
+    rt->collect_after_ms = hp_now_ms() + COLLECT_PAUSE_MS;
     struct collection *c = calloc(1, sizeof *c);
     if (!c && !done_cb)
         return;

@@ -67,7 +67,7 @@ void ha_rt_sample(struct ha_rt *rt, void (*sample_cb)(void *user, Harpoon__Inter
 
 /* Digests of the images here, at most `max`; returns how many. Blocks for a directory listing. */
 size_t ha_rt_images(struct ha_rt *rt, char (*ret)[72], size_t max);
-/* Removes unused images on a thread of the pool, as is done after each REMOVE; with age_s < 0 by the options, 0: all that no container has. done_cb may be NULL. */
+/* Removes unused images on a thread of the pool, as is done after a REMOVE, at most once a minute; with age_s < 0 by the options, 0: all that no container has. done_cb may be NULL. */
 void ha_rt_collect_images(struct ha_rt *rt, int64_t age_s, void (*done_cb)(void *user, int removed), void *user);
 
 #endif
