@@ -78,6 +78,8 @@ static void gone(struct sc_region *r, struct sc_container *c)
 
 static void take_item(struct sc_region *r, struct sc_host *h, const Harpoon__Internal__V1__InventoryItem *x)
 {
+    if (x->generation < 0 || x->generation > SC_GENERATION_MAX)
+        return; /* no command can have said so */
     struct sc_container *c = hp_map_get(&r->uids, x->uid);
     if (!c) {
         quarantine(r, h, x);

@@ -70,7 +70,7 @@ void sc_status_take(struct sc_region *r, struct sc_container *c, const Harpoon__
 {
     assert(c->host);
     Harpoon__V1__ContainerStatus *old = c->pb->status;
-    if (generation < old->observed_generation || generation < 0)
+    if (generation < old->observed_generation || generation < 0 || generation > SC_GENERATION_MAX)
         return;
     if (c->reported_generation != generation || c->reported_state != (int)status->state)
         sc_container_dirty(r, c);
@@ -236,6 +236,10 @@ int sc_report_take(struct sc_region *r, const Harpoon__Internal__V1__Report *m, 
         sc_host_attach(r, m);
         return 0;
     }
+    if (m->body_case == HARPOON__INTERNAL__V1__REPORT__BODY_RESULT &&
+        (m->result->generation > SC_GENERATION_MAX ||
+         (m->result->status && m->result->status->observed_generation > SC_GENERATION_MAX)))
+        return hp_fail(e, HP_EINVAL, "result.generation: over %d", SC_GENERATION_MAX);
     struct sc_host *h = hp_map_get(&r->hosts, m->host);
     if (!h)
         return 0; /* not attached since the record began: nothing can be known of it */

@@ -23,6 +23,7 @@ enum {
     SC_LOOKUP_MAX = 512,  /* ids in one lookup */
     SC_MARK_EVERY = 1024, /* events between two retention marks */
     SC_MARKS_MAX = 4096,
+    SC_GENERATION_MAX = 1 << 30, /* what a host may claim to know; more is not believed */
 };
 
 struct sc_project {
