@@ -20,6 +20,8 @@ import threading
 import time
 import uuid
 
+import grpc
+
 from api import container_pb2, event_service_pb2, operation_pb2
 from harness import Stack, image
 
@@ -44,16 +46,22 @@ class Submitter:
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
-        for answer in self.stream:
-            self.answers.put((time.monotonic(), answer))
+        try:
+            for answer in self.stream:
+                self.answers.put((time.monotonic(), answer))
+        except grpc.RpcError as e:
+            self.answers.put((time.monotonic(), e))
+
+    def close(self):
+        self.stream.cancel()
 
     def submit(self, request):
         """(time sent, time accepted, operation)."""
         sent = time.monotonic()
         self.requests.put(request)
         accepted, answer = self.answers.get(timeout=30)
-        if answer.status.code != 0:
-            raise AssertionError(answer.status)
+        if isinstance(answer, grpc.RpcError) or answer.status.code != 0:
+            raise AssertionError(str(answer))
         return sent, accepted, answer.operation
 
 
@@ -67,48 +75,64 @@ class Ends:
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
-        for answer in self.stream:
-            stage = answer.event.operation_data.stage
-            if stage >= operation_pb2.STAGE_SUCCEEDED:
-                with self.condition:
-                    self.arrived[answer.event.operation] = (time.monotonic(), stage, answer.event.message)
-                    self.condition.notify_all()
+        try:
+            for answer in self.stream:
+                if answer.event.operation_data.stage >= operation_pb2.STAGE_SUCCEEDED:
+                    with self.condition:
+                        self.arrived[answer.event.operation] = (time.monotonic(), answer.event.operation_data)
+                        self.condition.notify_all()
+        except grpc.RpcError:
+            return  # cancelled, or wait() will tell what is missing
 
-    def wait(self, operation):
+    def close(self):
+        self.stream.cancel()
+
+    def wait(self, name):
+        """(time of arrival, the operation as it ended)."""
         with self.condition:
-            if not self.condition.wait_for(lambda: operation in self.arrived, 60):
-                raise AssertionError(f"{operation} did not end within 60 s")
-            at, stage, message = self.arrived[operation]
-        if stage != operation_pb2.STAGE_SUCCEEDED:
-            raise AssertionError(f"{operation} ended as {operation_pb2.Stage.Name(stage)}: {message}")
-        return at
+            if not self.condition.wait_for(lambda: name in self.arrived, 60):
+                raise AssertionError(f"{name} did not end within 60 s")
+            at, operation = self.arrived[name]
+        if operation.stage != operation_pb2.STAGE_SUCCEEDED:
+            raise AssertionError(f"{name} ended as {operation_pb2.Stage.Name(operation.stage)}: {operation.error.message}")
+        return at, operation
 
 
 class Bare:
-    """The bundle of a running container, run by the bare runtime under other names. In a mount namespace of its own without the empty cgroup v2 hierarchy where the runtime refuses that one (crun on
-    hybrid machines)."""
+    """The bundle of a running container, run by the bare runtime under other names, on an overlay of the same layers. All in a mount namespace of its own, as the agent does it; without the empty
+    cgroup v2 hierarchy where the runtime refuses that one (crun on hybrid machines)."""
+
+    WORKER = """
+import json, subprocess, sys, tempfile, time
+for line in sys.stdin:
+    argv = json.loads(line)
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as said:  # no pipe: the container keeps its end open
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        seconds = time.monotonic() - began
+        said.seek(0)
+        print(json.dumps([seconds, done.returncode, said.read()]), flush=True)
+"""
 
     def __init__(self, stack, container, runtime):
-        bundles = [p for p in glob.glob(os.path.join(stack.directory, "**/config.json"), recursive=True) if container.uid in p]
+        bundles = [p for p in glob.glob(os.path.join(stack.directory, "r/**/config.json"), recursive=True) if container.uid in p]
         if not bundles:
             raise AssertionError(f"no bundle of {container.uid} below {stack.directory}")
         with open(bundles[0]) as f:
             self.config = json.load(f)
-        self.root_fs = self.config["root"]["path"]
-        if not os.path.isabs(self.root_fs):
-            self.root_fs = os.path.join(os.path.dirname(bundles[0]), self.root_fs)
         self.runtime = shutil.which(runtime.split()[0], path="/usr/sbin:/usr/bin:/usr/local/bin")
-        self.directory = tempfile.mkdtemp(prefix="hp-bare-")
+        self.directory = tempfile.mkdtemp(prefix="hp-bare-", dir="/var/tmp")
         self.parent = f"/harpoon-bare-{os.getpid()}"
-        worker = "import json,subprocess,sys,time\n" \
-                 "for line in sys.stdin:\n" \
-                 "    argv = json.loads(line); a = time.monotonic()\n" \
-                 "    r = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)\n" \
-                 "    print(json.dumps([time.monotonic() - a, r.returncode, r.stderr]), flush=True)\n"
-        inner = ["/usr/bin/python3", "-c", worker]
-        if "crun" in runtime and os.path.ismount("/sys/fs/cgroup/unified"):
-            inner = ["unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified && exec "$@"', "sh", *inner]
-        self.worker = subprocess.Popen(inner, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        layers = ":".join(sorted(glob.glob(os.path.join(stack.directory, "hosts/r1-h1/layers/*/diff"))))
+        for name in ("upper", "work", "rootfs"):
+            os.makedirs(os.path.join(self.directory, name))
+        script = f"""
+if [ {int("crun" in runtime)} = 1 ] && mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+mount -t overlay overlay -o lowerdir={layers},upperdir={self.directory}/upper,workdir={self.directory}/work {self.directory}/rootfs
+exec "$@"
+"""
+        self.worker = subprocess.Popen(["unshare", "-m", "sh", "-ec", script, "sh", "/usr/bin/python3", "-c", self.WORKER], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
 
     def command(self, *argv):
         self.worker.stdin.write(json.dumps([self.runtime, "--root", os.path.join(self.directory, "root"), *argv]) + "\n")
@@ -124,7 +148,7 @@ class Bare:
         bundle = os.path.join(self.directory, name)
         os.makedirs(bundle)
         config = json.loads(json.dumps(self.config))
-        config["root"]["path"] = self.root_fs
+        config["root"]["path"] = os.path.join(self.directory, "rootfs")
         config["linux"]["cgroupsPath"] = f"{self.parent}/{name}"
         for namespace in config["linux"]["namespaces"]:
             namespace.pop("path", None)
@@ -154,25 +178,31 @@ def leg(stack, client, count, network, result, prefix=""):
     model = client.get(name)
     runtime = client.list_hosts()[0].facts.runtime
     bare = Bare(stack, model, runtime)
-    accept, running, alone = [], [], []
+    accept, running, alone, stages = [], [], [], {}
     try:
         for i in range(count + 5):  # five to warm up
             one = f"{name}-{i}"
             request = event_service_pb2.SubmitRequest(correlation=i, create=client.create_request(one, image(), request_id=str(uuid.uuid4()), network=network))
             sent, accepted, operation = submitter.submit(request)
-            arrived = ends.wait(operation)
+            arrived, ended = ends.wait(operation)
             seconds = bare.run(i)
             client.succeeded(client.delete(one))
             if i >= 5:
                 accept.append(accepted - sent)
                 running.append(arrived - sent)
                 alone.append(seconds)
+                for earlier, later in zip(ended.history, ended.history[1:]):
+                    took = (later.time.ToNanoseconds() - earlier.time.ToNanoseconds()) / 1e9
+                    stages.setdefault(operation_pb2.Stage.Name(later.stage).removeprefix("STAGE_"), []).append(took)
     finally:
+        submitter.close()
+        ends.close()
         bare.close()
         client.succeeded(client.delete(name))
     for what, values in (("accept", accept), ("running", running), ("bare", alone)):
         result[f"{prefix}{what}_p50_ms"], result[f"{prefix}{what}_p99_ms"] = percentile(values, 0.5), percentile(values, 0.99)
     result["bare_runtime"] = runtime
+    say("  time until each stage, p50 ms: " + ", ".join(f"{k} {percentile(v, 0.5)}" for k, v in stages.items()))
     say(f"{prefix or 'network none: '}accept {result[prefix + 'accept_p50_ms']} ms, running {result[prefix + 'running_p50_ms']} ms, bare {result[prefix + 'bare_p50_ms']} ms (p50)")
 
 
