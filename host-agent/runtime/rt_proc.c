@@ -126,7 +126,7 @@ static int reap(int pidfd, int *ret_code)
 int ha_proc_spawn(const struct ha_spawn *s, pid_t *ret_pid, int *ret_pidfd, struct hp_error *e)
 {
     struct child c = {.spawn = s};
-    pid_t pid;
+    pid_t pid = -1;
     HA_CLOSE int pidfd = -1;
     int rc = child_clone(&c, 0, &pid, &pidfd);
     if (rc)
@@ -298,7 +298,7 @@ int ha_proc_run(const struct ha_spawn *s, const char *input, struct ha_output *o
     if (into)
         into->out_size = into->err_size = 0;
     struct pipes p = {.in = in_w, .out = out_r, .err = err_r, .input = input, .into = into};
-    in_w = out_r = err_r = -1;
+    in_w = out_r = err_r = -1; // NOLINT(clang-analyzer-deadcode.DeadStores): the cleanup attribute reads them
     rc = pump(&p, pidfd, timeout_ms, cancel_fd);
     ha_fs_closep(&p.in);
     ha_fs_closep(&p.out);

@@ -292,8 +292,8 @@ static int open_parent(struct unpack *u, char *path, bool make, int *ret_fd, con
     *slash = '\0';
     int fd = ha_fs_open_beneath(u->root, path, O_RDONLY | O_DIRECTORY, 0);
     if (fd == -ENOENT && make) {
-        int above;
-        const char *base;
+        int above = -1;
+        const char *base = NULL;
         int rc = open_parent(u, path, true, &above, &base);
         if (rc == 0) {
             if (mkdirat(above, base, 0755) != 0 && errno != EEXIST)
