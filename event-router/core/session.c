@@ -109,6 +109,43 @@ static uint32_t retry_later(struct er_core *c)
     return RETRY_LEAST_MS + (uint32_t)hp_rng_below(&c->rng, RETRY_SPREAD_MS);
 }
 
+enum { LABELS_MAX = 64, TEXT_MAX = 63, IMAGES_MAX = 256 };
+
+static bool too_long(const char *field, const char *text, char *why, size_t size)
+{
+    size_t n = strlen(text);
+    if (n <= TEXT_MAX)
+        return false;
+    snprintf(why, size, "hello: %s of %zu bytes (at most %d)", field, n, TEXT_MAX);
+    return true;
+}
+
+/* What the host says of itself is within its limits. False: `why` says what is not. */
+static bool check_description(const pb_hello *h, char *why, size_t size)
+{
+    const Harpoon__V1__Resources *r = h->allocatable;
+    if (too_long("zone", h->zone, why, size) || too_long("rack", h->rack, why, size))
+        return false;
+    if (h->n_labels > LABELS_MAX) {
+        snprintf(why, size, "hello: %zu labels (at most %d)", h->n_labels, LABELS_MAX);
+        return false;
+    }
+    for (size_t i = 0; i < h->n_labels; i++)
+        if (too_long("a label's key", h->labels[i]->key, why, size) ||
+            too_long("a label's value", h->labels[i]->value, why, size))
+            return false;
+    if (h->facts && h->facts->n_images > IMAGES_MAX) {
+        snprintf(why, size, "hello: %zu images (at most %d)", h->facts->n_images, IMAGES_MAX);
+        return false;
+    }
+    if (r && (r->cpu_millis < 0 || r->memory_bytes < 0 || r->disk_bytes < 0)) {
+        snprintf(why, size, "hello: allocatable is negative: cpu %lld, memory %lld, disk %lld",
+                 (long long)r->cpu_millis, (long long)r->memory_bytes, (long long)r->disk_bytes);
+        return false;
+    }
+    return true;
+}
+
 /* The hello against the certificate and this router. False: refused. */
 static bool check_hello(struct er_core *c, uint64_t now_ms, struct er_session *s, const pb_hello *h)
 {
@@ -121,6 +158,10 @@ static bool check_hello(struct er_core *c, uint64_t now_ms, struct er_session *s
     }
     if (!hp_segment_valid(h->region) || !hp_segment_valid(h->host) || h->session <= 0) {
         refuse(c, now_ms, s, INVALID_ARGUMENT, 0, "hello: region, host or session is not valid");
+        return false;
+    }
+    if (!check_description(h, why, sizeof why)) {
+        refuse(c, now_ms, s, INVALID_ARGUMENT, 0, why);
         return false;
     }
     snprintf(uri, sizeof uri, "harpoon://regions/%s/hosts/%s", h->region, h->host);
