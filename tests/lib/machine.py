@@ -8,8 +8,11 @@ def start_ticks(pid):
 
 
 def identity(pid):
-    """(pid, start time), or None when there is no such process."""
+    """(pid, start time), or None when there is no such process, or only its exit code, which nobody has read yet (a zombie)."""
     try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            if f.read().rsplit(b")", 1)[1].split()[0] in (b"Z", b"X"):
+                return None
         return pid, start_ticks(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
