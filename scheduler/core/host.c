@@ -131,6 +131,17 @@ static void fill(struct sc_region *r, struct sc_host *h)
     h->pb->container_count = (int32_t)h->container_count;
 }
 
+void sc_host_recount(struct sc_region *r, struct sc_host *h)
+{
+    const struct sc_res *claimed = &sc_host_slot(h)->claimed;
+    const Harpoon__V1__Resources *said = h->pb->claimed;
+    bool same = h->pb->container_count == h->container_count && (said ? said->cpu_millis : 0) == claimed->cpu_millis &&
+                (said ? said->memory_bytes : 0) == claimed->memory_bytes &&
+                (said ? said->disk_bytes : 0) == claimed->disk_bytes;
+    if (!same)
+        sc_host_dirty(r, h, false);
+}
+
 struct sc_blob *sc_host_pack(struct sc_region *r, struct sc_host *h)
 {
     fill(r, h);

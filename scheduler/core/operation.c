@@ -159,7 +159,8 @@ static void retire(struct sc_region *r, struct sc_operation *op)
 {
     sc_list_append(&r->recent, &op->wait);
     r->recent_count++;
-    while (r->recent_count > r->config.recent_max) {
+    /* A repeat that the record was asked about before this one was decided would not find it there. */
+    while (r->recent_count > r->config.recent_max && !r->answered_count) {
         struct sc_operation *old = SC_OWNER(r->recent.next, struct sc_operation, wait);
         if (old->dirty)
             break; /* not written yet */

@@ -336,6 +336,7 @@ void sc_request_drain(struct sc_region *r)
         else if (!repeated(r, i))
             decide(r, i);
         r->acks[SC_SOURCE_REQUESTS] = (struct sc_ack){true, i->tag};
+        r->answered_count -= i->answered;
         sc_intake_free(i);
     }
 }
@@ -418,6 +419,7 @@ void sc_request_looked_up(struct sc_region *r, struct sc_lookup *l)
         i->found = found(r, l, i->row);
         i->found_target = found(r, l, i->target_row);
         i->row = i->target_row = 0;
+        r->answered_count += !i->answered;
         i->answered = true;
     }
     sc_lookup_free(l);

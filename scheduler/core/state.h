@@ -193,6 +193,7 @@ struct sc_region {
 
     struct sc_list intake; /* sc_intake, in order of arrival */
     bool looking_up;
+    size_t answered_count; /* of the intake, told by the record what it had: operations that ended since must stay */
 
     int64_t sequence, watermark, oldest;
     int64_t watermark_recorded;
@@ -383,6 +384,8 @@ bool sc_host_answers(const struct sc_host *h);
 /* Recomputes what placement sees, and wakes what waits when there may be more room. */
 void sc_host_refresh(struct sc_region *r, struct sc_host *h);
 void sc_host_dirty(struct sc_region *r, struct sc_host *h, bool urgent);
+/* The claims of the row may be older than the containers: a reign ended before it wrote them. Then it is written again. */
+void sc_host_recount(struct sc_region *r, struct sc_host *h);
 struct sc_blob *sc_host_pack(struct sc_region *r, struct sc_host *h);
 void sc_host_event(struct sc_region *r, struct sc_host *h, const char *what, Harpoon__V1__Severity severity,
                    const struct sc_operation *op, const char *message);

@@ -343,8 +343,9 @@ static void a_takeover_goes_on_where_the_last_reign_ended(void **state)
     scw_clear(w);
     scw_takeover(w);
     assert_int_equal(confirmed, 1);
+    /* The host's row, too: the last reign ended before it wrote the claim of c1, and at rest nobody would have written it ever again. */
     scw_expect(w, "publish 2-7\n"
-                  "commit op=1:4\n"
+                  "commit op=1:4 h1\n"
                   "command h1 ENSURE c1 gen=1 cpu=1000\n");
     scw_create(w, 3, "c3", 1000, 1024);
     assert_int_equal(w->verdict_stage, 4);
