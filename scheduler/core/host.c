@@ -133,7 +133,7 @@ static void fill(struct sc_region *r, struct sc_host *h)
 
 void sc_host_recount(struct sc_region *r, struct sc_host *h)
 {
-    const struct sc_res *claimed = &sc_host_slot(h)->claimed;
+    const struct sc_res *claimed = &h->info.claimed;
     const Harpoon__V1__Resources *said = h->pb->claimed;
     bool same = h->pb->container_count == h->container_count && (said ? said->cpu_millis : 0) == claimed->cpu_millis &&
                 (said ? said->memory_bytes : 0) == claimed->memory_bytes &&

@@ -243,7 +243,7 @@ void sc_load_done(struct sc_region *r)
         sc_list_remove(&h->dirty_link);
     }
     for (size_t i = 0; i < r->slot_count; i++)
-        sc_host_recount(r, r->slots[i].host);
+        sc_host_recount(r, r->slots[i].info->host);
     assert(sc_list_empty(&r->dirty_operations) && !r->event_count && !r->delete_count);
     for (struct hp_map_node *n = hp_map_first(&r->operations); n; n = hp_map_next(n)) {
         struct sc_operation *op = n->value;
