@@ -176,7 +176,7 @@ struct sc_time sim_time(const struct sim_world *w)
 
 /* ---- Trace ---- */
 
-static void keep_line(struct sim_world *w, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void keep_line(struct sim_world *w, const char *fmt, va_list ap)
 {
     char text[512];
     int n = snprintf(text, sizeof text, "%10.3f ", (double)w->now / 1e6);
