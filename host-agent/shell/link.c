@@ -29,7 +29,6 @@ struct conn {
     struct hp_frame_reader reader;
     enum conn_state state;
     bool leaving;  /* UP, but another connection is to take its place */
-    bool beats;    /* the router sends heartbeats: its silence means something */
     size_t router; /* index in the list */
     uint32_t heartbeat_ms, metrics_ms;
     uint64_t deadline_ms; /* of the welcome */
@@ -230,8 +229,7 @@ static int got_frame(void *user, const uint8_t *body, size_t len)
         draining(c);
         break;
     case HARPOON__INTERNAL__V1__ROUTER_MESSAGE__BODY_HEARTBEAT:
-        c->beats = true;
-        break;
+        break; /* heard: that is all */
     case HARPOON__INTERNAL__V1__ROUTER_MESSAGE__BODY__NOT_SET:
         break; /* of a later version */
     default:
@@ -319,7 +317,7 @@ static void dial(struct ha_link *l)
     if (l->up && l->up->leaving && l->router == l->up->router)
         rotate(l); /* anywhere but there, if there is another */
     c->router = l->router;
-    c->leaving = c->beats = false;
+    c->leaving = false;
     c->deadline_ms = hp_now_ms() + HA_LINK_WELCOME_MS;
     hp_frame_reader_init(&c->reader);
     if (hp_stream_connect(l->loop, router_of(c), NULL, &so, &stream_events, c, &c->stream, &e)) {
@@ -340,7 +338,7 @@ static uint64_t conn_deadline(const struct conn *c)
     if (c->state != UP)
         return UINT64_MAX;
     uint64_t due = c->sent_ms + c->heartbeat_ms - c->heartbeat_ms / 8;
-    if (c->beats && c->probed_ms + c->heartbeat_ms < due)
+    if (c->probed_ms + c->heartbeat_ms < due)
         due = c->probed_ms + c->heartbeat_ms;
     return c->metrics_due_ms < due ? c->metrics_due_ms : due;
 }
@@ -355,7 +353,7 @@ static void attend(struct conn *c, uint64_t now)
     }
     if (c->state != UP)
         return;
-    if (c->beats && now - c->heard_ms > 4 * (uint64_t)c->heartbeat_ms) {
+    if (now - c->heard_ms > 4 * (uint64_t)c->heartbeat_ms) {
         drop(c, "the router is silent");
         rotate(l);
         return;
@@ -365,7 +363,7 @@ static void attend(struct conn *c, uint64_t now)
         if (c == l->up)
             l->ev->on_metrics_due(l->user);
     }
-    bool quiet = c->beats && now - c->heard_ms > 2 * (uint64_t)c->heartbeat_ms; /* ask for a sign of life */
+    bool quiet = now - c->heard_ms > 2 * (uint64_t)c->heartbeat_ms; /* ask for a sign of life */
     if (c->state == UP && (quiet || now - c->sent_ms >= c->heartbeat_ms - c->heartbeat_ms / 8))
         send_heartbeat(c);
     c->probed_ms = now;

@@ -167,6 +167,15 @@ static void heartbeats_and_metrics_keep_their_pace_and_silence_is_noticed(void *
     WAIT_FOR(w, w->a.hellos == 2); /* the silent connection was given up */
 }
 
+/* A connection that went dead between the welcome and the router's first heartbeat was kept for ever: silence counted only after one had come. */
+static void a_router_that_is_silent_from_the_welcome_on_is_given_up(void **state)
+{
+    struct world *w = *state;
+    w->a.heartbeat_ms = 100;
+    add_host(w, 1);
+    WAIT_FOR(w, w->a.hellos == 2);
+}
+
 static void metrics_are_sent(void **state)
 {
     struct world *w = *state;
@@ -198,6 +207,7 @@ int main(void)
         T(a_draining_router_is_left_only_when_another_is_up),
         T(a_refusal_leads_to_the_next_router),
         T(heartbeats_and_metrics_keep_their_pace_and_silence_is_noticed),
+        T(a_router_that_is_silent_from_the_welcome_on_is_given_up),
         T(metrics_are_sent),
         T(garbage_from_the_router_ends_the_connection_only),
     };
