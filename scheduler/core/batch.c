@@ -245,7 +245,7 @@ int sc_batch_cut(struct sc_region *r, struct sc_effects *out)
     }
     release(r, out);
     b->epoch = r->epoch;
-    b->sequence = r->sequence;
+    b->sequence = r->cut_sequence = r->sequence;
     b->watermark = r->watermark_recorded = r->watermark;
     b->oldest = r->oldest;
     r->committing = true;

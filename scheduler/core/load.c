@@ -13,7 +13,7 @@ static int result(struct sc_region *r, struct hp_error *e)
 void sc_region_load_state(struct sc_region *r, int64_t sequence, int64_t watermark, int64_t oldest)
 {
     assert(!r->leading && sequence >= 0 && watermark >= 0);
-    r->sequence = sequence;
+    r->sequence = r->cut_sequence = sequence;
     r->watermark = watermark < sequence ? watermark : sequence;
     r->oldest = oldest > 0 ? oldest : 1;
 }

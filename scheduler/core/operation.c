@@ -159,11 +159,13 @@ static void retire(struct sc_region *r, struct sc_operation *op)
 {
     sc_list_append(&r->recent, &op->wait);
     r->recent_count++;
-    /* A repeat that the record was asked about before this one was decided would not find it there. */
-    while (r->recent_count > r->config.recent_max && !r->answered_count) {
+    bool asked = r->looking_up || r->answered_count;
+    while (r->recent_count > r->config.recent_max) {
         struct sc_operation *old = SC_OWNER(r->recent.next, struct sc_operation, wait);
         if (old->dirty)
             break; /* not written yet */
+        if (asked && old->serial > r->seen_sequence)
+            break; /* a repeat of it that waits in the intake was, or will be, told that the record does not have it */
         assert(!old->active);
         sc_list_remove(&old->wait);
         r->recent_count--;

@@ -389,6 +389,8 @@ struct sc_lookup *sc_request_lookup(struct sc_region *r)
     }
     l->count = count;
     r->looking_up = count > 0;
+    if (!r->answered_count)
+        r->seen_sequence = r->cut_sequence;
     if (!count) {
         sc_lookup_free(l);
         return NULL;

@@ -193,7 +193,9 @@ struct sc_region {
 
     struct sc_list intake; /* sc_intake, in order of arrival */
     bool looking_up;
-    size_t answered_count; /* of the intake, told by the record what it had: operations that ended since must stay */
+    size_t answered_count; /* of the intake: the record has told what it had */
+    int64_t cut_sequence;  /* of the last batch handed out: later lookups see up to there */
+    int64_t seen_sequence; /* that of the oldest lookup that is under way, or whose answers are still in the intake */
 
     int64_t sequence, watermark, oldest;
     int64_t watermark_recorded;

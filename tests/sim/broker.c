@@ -332,6 +332,8 @@ static void logged(struct sim_world *w, void *arg)
         answer(w, p, SIM_CONFIRMED);
 }
 
+static void again(struct sim_world *w, void *arg);
+
 static void arrived(struct sim_world *w, void *arg)
 {
     struct sim_publish *p = arg;
@@ -355,11 +357,22 @@ static void arrived(struct sim_world *w, void *arg)
                 enqueue(w, &w->broker->queues[i], &p->message);
     } else if (q) {
         enqueue(w, q, &p->message);
+        if (w->now < w->repeat_until && !strncmp(q->name, "router.", 7))
+            sim_after(w, sim_between(w, 0, 4 * SIM_S), NULL, again, p);
     } else if (p->mandatory) {
         answer(w, p, SIM_RETURNED);
         return;
     }
     answer(w, p, SIM_CONFIRMED);
+}
+
+/* A frame that was thought lost turns up again: it may find its host attached anew, or further on. */
+static void again(struct sim_world *w, void *arg)
+{
+    struct sim_publish *p = arg;
+    struct queue *q = find(w, p->queue);
+    if (q)
+        enqueue(w, q, &p->message);
 }
 
 static void unavailable(struct sim_world *w, void *arg)

@@ -18,7 +18,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)
 MUTANTS = {
     "dedupe-forgotten": ("scheduler/core/request.c", "const struct sc_operation *op = hp_map_get(&r->operations, q->operation_id);\n    if (op) {",
                          "const struct sc_operation *op = hp_map_get(&r->operations, \"-\");\n    if (op) {"),
-    "repeat-behind-lookup": ("scheduler/core/operation.c", " && !r->answered_count", ""),
+    "repeat-behind-lookup": ("scheduler/core/operation.c", "bool asked = r->looking_up || r->answered_count;", "bool asked = false;"),
     "claim-not-recounted": ("scheduler/core/load.c", "        sc_host_recount(r, r->slots[i].info->host);", "        (void)i;"),
     "claim-not-released": ("scheduler/core/lifecycle.c",
                            "\"removed from its host after the create that did not succeed\");\n    sc_container_assign(r, c, NULL);\n    sc_container_claim(r, c, &(struct sc_res){0});",

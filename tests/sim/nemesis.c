@@ -134,6 +134,12 @@ static void slow_network(struct sim_world *w)
     sim_trace(w, "ACCIDENT: the network is slow");
 }
 
+static void repeat_commands(struct sim_world *w)
+{
+    w->repeat_until = w->now + sim_between(w, SIM_S, 6 * SIM_S);
+    sim_trace(w, "ACCIDENT: commands come twice, the second time late");
+}
+
 static void sever_gateway(struct sim_world *w)
 {
     sim_trace(w, "ACCIDENT: the gateway loses the broker");
@@ -143,9 +149,10 @@ static void sever_gateway(struct sim_world *w)
 void sim_accident(struct sim_world *w)
 {
     static void (*const kinds[])(struct sim_world *) = {
-        kill_scheduler,  pause_scheduler, sever_scheduler, kill_router, drain_router,    sever_router,   kill_agent,
-        kill_agent,      cut_link,        cut_link,        stop_record, unknown_commits, restart_broker, exits,
-        failing_runtime, failing_runtime, slow_runtime,    clock_jump,  slow_network,    sever_gateway};
+        kill_scheduler, pause_scheduler, sever_scheduler, kill_router,     drain_router, sever_router,
+        kill_agent,     kill_agent,      cut_link,        cut_link,        stop_record,  unknown_commits,
+        restart_broker, exits,           failing_runtime, failing_runtime, slow_runtime, clock_jump,
+        slow_network,   sever_gateway,   repeat_commands};
     w->faults++;
     kinds[sim_below(w, sizeof kinds / sizeof *kinds)](w);
 }
@@ -154,7 +161,7 @@ void sim_heal(struct sim_world *w)
 {
     sim_trace(w, "HEALED");
     w->healed = true;
-    w->slow_until = 0;
+    w->slow_until = w->repeat_until = 0;
     w->record->down_until = 0;
     w->record->unknown_next = 0;
     for (int i = 0; i < SIM_HOSTS; i++)

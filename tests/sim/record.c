@@ -226,6 +226,7 @@ void sim_record_look_up(struct sim_world *w, struct sc_lookup *l)
     for (size_t i = 0; i < l->count; i++) {
         const struct sim_operation_row *row = hp_map_get(&w->record->operations, l->rows[i].id);
         l->rows[i].found = row != NULL;
+        sim_trace(w, "record: looked up operation %.8s: %s", l->rows[i].id, row ? "found" : "not there");
         if (!row)
             continue;
         l->rows[i].body = malloc(row->body->len);

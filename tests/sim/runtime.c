@@ -210,12 +210,28 @@ static void executed(struct sim_world *w, void *arg)
     sim_after(w, sim_between(w, 20, 2000), NULL, finished, j);
 }
 
+/* The highest generation that the journal durably has applied or intends. */
+static int64_t intended(struct sim_world *w, int host, const char *uid)
+{
+    const struct ha_image *d = sim_host_journal(w, host);
+    for (size_t i = 0; i < d->record_count; i++) {
+        const struct ha_record *r = &d->records[i];
+        if (!strcmp(r->uid, uid))
+            return r->intent.generation > r->generation ? r->intent.generation : r->generation;
+    }
+    return -1;
+}
+
 void sim_runtime_submit(struct sim_world *w, int host, struct sim_process *p, const struct ha_effect *f)
 {
     struct sim_runtime *rt = sim_host_runtime(w, host);
     struct sim_job *j = sim_alloc(w, sizeof *j);
     for (const struct sim_job *x = rt->jobs; x; x = x->next)
         sim_check(w, strcmp(x->uid, f->job.uid) != 0, "I3", "two jobs of %s at a time on h%d", x->uid, host);
+    if (f->job.kind != HA_JOB_INSPECT && f->job.kind != HA_JOB_PROBE)
+        sim_check(w, intended(w, host, f->job.uid) >= f->job.generation, "I10",
+                  "%s of %s on h%d for generation %" PRId64 ", which its journal does not durably intend",
+                  names[f->job.kind], f->job.uid, host, f->job.generation);
     snprintf(j->uid, sizeof j->uid, "%s", f->job.uid);
     snprintf(j->container, sizeof j->container, "%s", f->job.container);
     if (f->job.spec.len)

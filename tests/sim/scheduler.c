@@ -312,6 +312,7 @@ static void deliver(struct sim_world *w, struct sim_connection *c, int subscript
         ev.request.tag = m->tag;
         ev.request.reply_to = m->reply_to;
         ev.request.correlation_id = m->correlation;
+        sim_trace(w, "%s: request %.8s", s->name, ev.request.message->operation_id);
         message = NULL;
     } else if (which == REPORTS) {
         message = unpack(&harpoon__internal__v1__report__descriptor, m);

@@ -73,6 +73,7 @@ struct sim_world {
     uint64_t order;
     struct sim_chunk *chunks; /* memory of this run */
     uint64_t slow_until;      /* the network */
+    uint64_t repeat_until;    /* commands come again, late */
     bool healed;              /* no more accidents */
     int faults, events;
     struct sim_broker *broker;
