@@ -172,6 +172,9 @@ static void take_result(struct sc_region *r, struct sc_host *h, const Harpoon__I
     case HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_FAILED:
     case HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_REFUSED: {
         bool refused = m->outcome == HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_REFUSED;
+        /* Late, for a command of an earlier reign: the host may be at work on the same generation, as this reign has asked it to. */
+        if (refused && m->epoch > 0 && m->epoch < r->epoch)
+            break;
         if (!removal && !refused)
             take_desired(r, c);
         if (!removal && m->status && m->status->state)

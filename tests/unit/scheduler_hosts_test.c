@@ -357,6 +357,36 @@ static void a_takeover_goes_on_where_the_last_reign_ended(void **state)
     scw_free(w);
 }
 
+/* A fenced scheduler woke up and sent its create late; the host, at work on the same create for the next reign, refused the old epoch, and the
+ * container was placed a second time elsewhere. */
+static void a_refusal_of_an_earlier_reign_is_no_answer(void **state)
+{
+    struct scw *w = scw_new(NULL);
+    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
+    Harpoon__Internal__V1__CommandResult x = HARPOON__INTERNAL__V1__COMMAND_RESULT__INIT;
+    scw_attach(w, "h1", 1, 4000, 8192);
+    scw_attach(w, "h2", 1, 4000, 8192);
+    scw_create(w, 1, "c1", 1000, 1024);
+    scw_takeover(w);
+    scw_clear(w);
+    x.uid = (char *)scw_uid(w, "c1");
+    x.generation = 1;
+    x.epoch = w->epoch - 1;
+    x.outcome = HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_REFUSED;
+    m.session = 1;
+    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_RESULT;
+    m.result = &x;
+    size_t before = w->command_count;
+    char host[64];
+    snprintf(host, sizeof host, "%s", w->commands[before - 1].host);
+    scw_report(w, host, &m);
+    assert_int_equal(w->command_count, before);
+    x.epoch = w->epoch;
+    scw_report(w, host, &m);
+    assert_true(w->command_count > before); /* its own reign's counts: it goes elsewhere */
+    scw_free(w);
+}
+
 static void poison_is_told_apart(void **state)
 {
     struct scw *w = scw_new(NULL);
@@ -436,6 +466,7 @@ int main(void)
         cmocka_unit_test(a_host_declared_lost_gives_up_its_containers),
         cmocka_unit_test(cordon_and_drain),
         cmocka_unit_test(a_takeover_goes_on_where_the_last_reign_ended),
+        cmocka_unit_test(a_refusal_of_an_earlier_reign_is_no_answer),
         cmocka_unit_test(poison_is_told_apart),
         cmocka_unit_test(an_unknown_session_makes_its_router_announce),
         cmocka_unit_test(events_are_kept_for_so_many),
