@@ -318,7 +318,14 @@ void hp_config_free(const struct hp_config_key *keys, void *target)
 
 char *hp_config_help(const struct hp_config_key *keys)
 {
-    static const char *const types[] = {"text", "number", "yes or no", "size", "time", "list"};
+    static const char *const types[] = {
+        [HP_CONFIG_STRING] = "text",       [HP_CONFIG_INT] = "number",
+        [HP_CONFIG_BOOL] = "yes or no",    [HP_CONFIG_SIZE] = "size",
+        [HP_CONFIG_TIME] = "time",         [HP_CONFIG_LIST] = "list",
+        [HP_CONFIG_ADDRESS] = "host:port", [HP_CONFIG_ADDRESSES] = "list of host:port",
+        [HP_CONFIG_BROKER] = "amqp URL",   [HP_CONFIG_FILE] = "file",
+        [HP_CONFIG_SUBNET] = "IPv4 CIDR",
+    };
     char *text = NULL;
     size_t len = 0;
     const char *section = "";

@@ -59,8 +59,7 @@ static void put(struct hp_map *m, const char *key, void *value)
 /* I10: a change has succeeded only when the host's journal durably says so. */
 static void check_success(struct sim_world *w, const struct sim_operation_row *row)
 {
-    if (row->verb == HARPOON__V1__VERB__VERB_CANCEL || row->verb >= HARPOON__V1__VERB__VERB_CORDON || !*row->host ||
-        !*row->uid)
+    if (row->verb >= HARPOON__V1__VERB__VERB_CORDON || !*row->host || !*row->uid) /* of a host, or a cancel */
         return;
     const char *host = strrchr(row->host, '/');
     int64_t known = sim_host_durable_generation(w, atoi((host ? host + 1 : row->host) + 1), row->uid);

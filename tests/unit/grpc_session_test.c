@@ -140,6 +140,7 @@ static const struct hp_rpc_method *const methods[] = {&Echo_method, &Collect_met
 
 /* ---- the client ---- */
 
+/* Static in each test: calls that go on are ended by the teardown, which still reports to it. */
 struct result {
     int messages, finishes, writables;
     int code;
@@ -230,7 +231,7 @@ static void unary(const Harpoon__Test__V1__EchoRequest *q, struct result *r)
 
 static void test_unary(void **state)
 {
-    struct result r;
+    static struct result r;
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.text = (char *)"hello";
     unary(&q, &r);
@@ -251,7 +252,7 @@ static void test_unary_byte_by_byte(void **state)
 
 static void test_unary_empty_message(void **state)
 {
-    struct result r;
+    static struct result r;
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     unary(&q, &r);
     assert_int_equal(r.code, 0);
@@ -260,7 +261,7 @@ static void test_unary_empty_message(void **state)
 
 static void test_error_with_details(void **state)
 {
-    struct result r;
+    static struct result r;
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.fail_code = HP_CODE_NOT_FOUND;
     unary(&q, &r);
@@ -272,7 +273,7 @@ static void test_error_with_details(void **state)
 
 static void test_server_streaming(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Repeat", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.count = 100;
@@ -286,7 +287,7 @@ static void test_server_streaming(void **state)
 
 static void test_server_streaming_error_after_messages(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Repeat", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.count = 3;
@@ -301,7 +302,7 @@ static void test_server_streaming_error_after_messages(void **state)
 
 static void test_server_streaming_nothing(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Repeat", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     assert_int_equal(hp_client_call_send(call, &q.base), 0);
@@ -313,7 +314,7 @@ static void test_server_streaming_nothing(void **state)
 
 static void test_client_streaming(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Collect", 0, &r);
     assert_int_equal(send_text(call, "a"), 0);
     grpc_pipe_pump(&pipe_);
@@ -330,7 +331,7 @@ static void test_client_streaming(void **state)
 
 static void test_bidi(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Chat", 0, &r);
     for (int i = 1; i <= 5; i++) {
         assert_int_equal(send_text(call, "x"), 0);
@@ -345,7 +346,7 @@ static void test_bidi(void **state)
 /* The server ends while the client would still like to talk: the client learns the status, and both forget the stream. */
 static void test_bidi_server_ends_first(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Chat", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.fail_code = HP_CODE_ABORTED;
@@ -361,7 +362,7 @@ static void test_bidi_server_ends_first(void **state)
 
 static void test_unknown_method(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Nothing", 0, &r);
     assert_int_equal(send_text(call, "x"), 0);
     hp_client_call_half_close(call);
@@ -384,7 +385,7 @@ static struct hp_client_call *hanging(const char *method, uint64_t timeout_ms, s
 
 static void test_late_answer_wakes(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Echo", 0, &r);
     int wakes = pipe_.wakes;
     Harpoon__Test__V1__EchoResponse a = HARPOON__TEST__V1__ECHO_RESPONSE__INIT;
@@ -400,7 +401,7 @@ static void test_late_answer_wakes(void **state)
 
 static void test_deadline_at_the_server(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Echo", 500, &r);
     assert_int_equal(server.deadline_ms, 500);
     /* Only the server's clock moves. */
@@ -417,7 +418,7 @@ static void test_deadline_at_the_server(void **state)
 
 static void test_deadline_at_the_client(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Echo", 500, &r);
     struct hp_error e = {0};
     pipe_.now_ms += 500;
@@ -430,7 +431,7 @@ static void test_deadline_at_the_client(void **state)
 
 static void test_cancel(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = hanging("Echo", 0, &r);
     hp_client_call_cancel(call);
     assert_int_equal(r.finishes, 0);
@@ -442,7 +443,7 @@ static void test_cancel(void **state)
 
 static void test_cancel_before_sending(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Echo", 0, &r);
     hp_client_call_cancel(call);
     hp_client_call_cancel(call);
@@ -455,7 +456,7 @@ static void test_cancel_before_sending(void **state)
 
 static void test_cancel_from_on_message(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Repeat", 0, &r);
     r.cancel_at_first = true;
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
@@ -471,7 +472,7 @@ static void test_cancel_from_on_message(void **state)
 
 static void test_connection_lost(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Echo", 0, &r);
     hp_grpc_server_free(pipe_.server);
     pipe_.server = NULL;
@@ -487,7 +488,7 @@ static void test_connection_lost(void **state)
 
 static void test_message_too_large(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Echo", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.data.len = (1 << 20) + 1;
@@ -503,7 +504,7 @@ static void test_message_too_large(void **state)
 
 static void test_largest_message(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Echo", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.data.len = (1 << 20) - 4; /* with its tag and length: the limit */
@@ -519,7 +520,7 @@ static void test_largest_message(void **state)
 
 static void test_response_too_large(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Echo", 0, &r);
     Harpoon__Test__V1__EchoResponse a = HARPOON__TEST__V1__ECHO_RESPONSE__INIT;
     a.data.len = 5 << 20;
@@ -535,7 +536,7 @@ static void test_response_too_large(void **state)
 /* A paused call holds back at most its window, other calls go on, and nothing is lost when it resumes. */
 static void test_pause_holds_back(void **state)
 {
-    struct result r, other;
+    static struct result r, other;
     struct hp_client_call *call = start("Collect", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.hang = true;
@@ -586,7 +587,7 @@ static int count_sends(int32_t size, int limit)
 
 static void test_writable_after_eagain(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Repeat", 0, &r);
     int n = count_sends(10000, 1000);
     assert_true(n < 10);
@@ -602,7 +603,7 @@ static void test_writable_after_eagain(void **state)
 /* A client that opens no window: the handler is told to wait, then the limit is reached, then the call is ended. */
 static void test_stalled_reader(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Repeat", 0, &r);
     Harpoon__Test__V1__EchoResponse a = HARPOON__TEST__V1__ECHO_RESPONSE__INIT;
     a.data.len = 1 << 20;
@@ -625,7 +626,7 @@ static void test_stalled_reader(void **state)
 /* The server does not take more requests from a client that does not read the answers. */
 static void test_bidi_back_pressure(void **state)
 {
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Chat", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.size = 30000;
@@ -656,7 +657,7 @@ static void test_budget_of_all_connections(void **state)
 {
     pipe_.budget.max_bytes = 100000;
     grpc_pipe_open(&pipe_, true);
-    struct result r;
+    static struct result r;
     struct hp_client_call *call = start("Echo", 0, &r);
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     q.data.len = 500000;
@@ -673,7 +674,7 @@ static void test_calls_max(void **state)
 {
     pipe_.service.calls_max = 3;
     grpc_pipe_open(&pipe_, true);
-    struct result r[5];
+    static struct result r[5];
     struct hp_client_call *calls[5];
     grpc_pipe_pump(&pipe_); /* SETTINGS first */
     for (int i = 0; i < 5; i++)
@@ -706,7 +707,7 @@ static void test_authentication(void **state)
         pipe_.service.context = (void *)contexts[i];
         pipe_.service.authenticate = authenticate;
         grpc_pipe_open(&pipe_, true);
-        struct result r;
+        static struct result r;
         Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
         unary(&q, &r);
         assert_int_equal(r.code, expected[i]);
@@ -720,7 +721,7 @@ static void test_authentication(void **state)
 
 static void test_drain(void **state)
 {
-    struct result r, refused;
+    static struct result r, refused;
     hanging("Echo", 0, &r);
     hp_grpc_server_drain(pipe_.server, pipe_.now_ms);
     grpc_pipe_pump(&pipe_);
@@ -738,7 +739,7 @@ static void test_drain(void **state)
 
 static void test_idle_goes_away(void **state)
 {
-    struct result r;
+    static struct result r;
     Harpoon__Test__V1__EchoRequest q = HARPOON__TEST__V1__ECHO_REQUEST__INIT;
     unary(&q, &r);
     for (uint64_t waited = 0; waited < 1800000; waited += 30000)
@@ -750,7 +751,7 @@ static void test_idle_goes_away(void **state)
 
 static void test_keepalive(void **state)
 {
-    struct result r;
+    static struct result r;
     hanging("Echo", 0, &r);
     /* An answering client lives on. */
     for (int i = 0; i < 10; i++)
