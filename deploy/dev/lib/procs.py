@@ -21,11 +21,21 @@ def proc_stat(pid):
 
 
 def alive(record):
-    """True while the very process of the record lives; a zombie is dead."""
+    """True while the very process of the record lives. A zombie is dead, but not while threads of it still end: until then its sockets are open."""
     if not record or not record.get("pid"):
         return False
     stat = proc_stat(record["pid"])
-    return bool(stat) and stat[0] not in "ZX" and stat[1] == record["start_ticks"]
+    return bool(stat) and stat[1] == record["start_ticks"] and (stat[0] not in "ZX" or threads_end(record["pid"]))
+
+
+def threads_end(pid):
+    """True while a dead process has threads that have not ended."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False
+    states = [proc_stat(f"{pid}/task/{t}") for t in threads]
+    return any(s and s[0] not in "ZX" for s in states)
 
 
 def spawn(argv, log, env=None, cwd="/", nofile=None):
