@@ -125,6 +125,8 @@ void cli_table_print(struct cli_table *t, FILE *f);
 void cli_table_free(struct cli_table *t);
 /* JSON to standard output: indented for -o json, one line for jsonl. Exit code. */
 int cli_print_json(struct cli *c, const ProtobufCMessage *m);
+/* As text for people: one field a line, what is not set left out. */
+void cli_describe(FILE *f, const ProtobufCMessage *m);
 /* For -o json of a list: adds a page's array, by its JSON name, to *doc (NULL before the first page), so that all pages are one document {"containers": […]}. Exit code. */
 int cli_add_page(json_t **doc, const char *array, const ProtobufCMessage *page);
 /* Prints it to standard output and frees it; NULL is nothing. */
@@ -162,6 +164,9 @@ int cli_cmd_describe(struct cli *c, int argc, char **argv);
 int cli_cmd_create(struct cli *c, int argc, char **argv);
 int cli_cmd_update(struct cli *c, int argc, char **argv);
 int cli_cmd_resize(struct cli *c, int argc, char **argv);
+int cli_cmd_reserve(struct cli *c, int argc, char **argv);
+int cli_cmd_rebalance(struct cli *c, int argc, char **argv);
+int cli_cmd_move(struct cli *c, int argc, char **argv);
 int cli_cmd_lifecycle(struct cli *c, int argc, char **argv); /* start, stop, restart, delete */
 int cli_cmd_hosts(struct cli *c, int argc, char **argv);
 int cli_cmd_ops(struct cli *c, int argc, char **argv);

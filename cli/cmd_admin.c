@@ -1,9 +1,8 @@
-/* admin migrate: applies the numbered SQL files (built into the program) that the record does not have yet, each once, in order. */
-#include <mysql/mysql.h>
+/* admin: changes of the record itself. migrate applies the numbered SQL files (built into the program) that the record does not have yet, each once, in order. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "admin.h"
 #include "migrations.h"
 
 static int db_error(MYSQL *m, const char *what)
@@ -79,28 +78,45 @@ static int migrate(MYSQL *m, bool only_list)
     return code;
 }
 
+enum verb { MIGRATE, MIGRATIONS, RESTORED, VERB_COUNT };
+static const char *const verbs[VERB_COUNT] = {"migrate", "migrations", "restored"};
+
+static int run_verb(MYSQL *m, enum verb verb, const char *region, bool yes)
+{
+    if (verb == RESTORED)
+        return cli_admin_restored(m, region, yes);
+    return migrate(m, verb == MIGRATIONS);
+}
+
 int cli_cmd_admin(struct cli *c, int argc, char **argv)
 {
-    bool help = false;
+    bool help = false, yes = false;
     const char *user = NULL;
     struct cli_args args;
     const struct cli_option table[] = {
         {"socket", 0, CLI_STRING, &c->mysql_socket, "PATH", "MariaDB's socket (HARPOON_MYSQL_SOCKET)"},
         {"database", 0, CLI_STRING, &c->mysql_database, "NAME", "database (HARPOON_MYSQL_DATABASE)"},
         {"user", 0, CLI_STRING, &user, "USER", "default: the user who runs the command; password from MYSQL_PWD"},
+        {"yes", 'y', CLI_FLAG, &yes, NULL, "restored: also a --region that no dump has marked"},
         {"help", 'h', CLI_FLAG, &help, NULL, "this text"},
         {0}};
     struct hp_error e = {0};
+    const char *default_region = c->region;
+    c->region = NULL; /* of the environment: a restore is not for the region that one happens to work with */
     if (cli_parse(c, table, argc, argv, &args, &e))
         return cli_usage("admin: %s", e.message);
+    const char *region = c->region;
+    c->region = default_region;
     if (help) {
-        puts("Usage: harpoon admin migrate | migrations\n\nOptions:");
+        puts("Usage: harpoon admin migrate | migrations | restored [--region NAME [--yes]]\n\nOptions:");
         cli_print_options(stdout, table);
         return CLI_OK;
     }
-    bool list = args.count == 1 && strcmp(args.items[0], "migrations") == 0;
-    if (args.count != 1 || (!list && strcmp(args.items[0], "migrate") != 0))
-        return cli_usage("admin: give migrate or migrations");
+    int verb = 0;
+    while (verb < VERB_COUNT && (args.count != 1 || strcmp(args.items[0], verbs[verb]) != 0))
+        verb++;
+    if (verb == VERB_COUNT)
+        return cli_usage("admin: give migrate, migrations or restored");
     if (!c->mysql_socket || !c->mysql_database)
         return cli_usage("admin: set HARPOON_MYSQL_SOCKET and HARPOON_MYSQL_DATABASE");
     MYSQL *m = mysql_init(NULL);
@@ -109,7 +125,7 @@ int cli_cmd_admin(struct cli *c, int argc, char **argv)
                                   CLIENT_MULTI_STATEMENTS))
         code = cli_error(CLI_UNAVAILABLE, "%s: %s", c->mysql_socket, m ? mysql_error(m) : "out of memory");
     else
-        code = migrate(m, list);
+        code = run_verb(m, (enum verb)verb, region, yes);
     if (m)
         mysql_close(m);
     return code;

@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "harpoon/v1/container_service.pb-c.h"
+#include "harpoon/v1/placement_service.pb-c.h"
 #include "wire/json.h"
 #include "wire/names.h"
 
@@ -97,9 +98,9 @@ int cli_read_message(const char *file, const ProtobufCMessageDescriptor *d, Prot
 struct create_flags {
     struct change_options common;
     const char *file, *image, *network, *restart, *host, *group, *user, *workdir;
-    const char *stop_signal, *stop_grace;
+    const char *stop_signal, *stop_grace, *priority;
     struct cli_list env, labels, host_labels, zones, publish, volumes;
-    bool stateless, stopped;
+    bool stateless, stopped, may_preempt;
 };
 
 static int fill_env(Harpoon__V1__ContainerSpec *spec, const struct cli_list *l)
@@ -144,11 +145,17 @@ static int fill_labels(Harpoon__V1__Container *m, const struct cli_list *l)
 
 static int fill_placement(Harpoon__V1__ContainerSpec *spec, const struct create_flags *f)
 {
-    if (!f->zones.count && !f->host_labels.count && !f->host && !f->group)
+    struct hp_error e = {0};
+    int64_t priority = 0;
+    if (f->priority && cli_parse_int(f->priority, -1000, 1000, &priority, &e))
+        return cli_usage("--priority: %s", e.message);
+    if (!f->zones.count && !f->host_labels.count && !f->host && !f->group && !priority && !f->may_preempt)
         return CLI_OK;
     Harpoon__V1__PlacementSpec *p = cli_keep(sizeof *p);
     harpoon__v1__placement_spec__init(p);
     spec->placement = p;
+    p->priority = (int32_t)priority;
+    p->may_preempt = f->may_preempt;
     p->zones = (char **)f->zones.items;
     p->n_zones = (size_t)f->zones.count;
     if (f->host)
@@ -204,27 +211,54 @@ static int fill_network(Harpoon__V1__ContainerSpec *spec, const struct create_fl
     harpoon__v1__network_spec__init(net);
     spec->network = net;
     net->mode = HARPOON__V1__NETWORK_MODE__NETWORK_MODE_BRIDGE;
-    if (f->network && strcmp(f->network, "none") == 0)
-        net->mode = HARPOON__V1__NETWORK_MODE__NETWORK_MODE_NONE;
-    else if (f->network && strcmp(f->network, "bridge") != 0)
-        return cli_usage("--network %s: must be bridge or none", f->network);
+    static const char *const modes[] = {"bridge", "none", "macvlan", "sriov", "overlay"}; /* from 1 on */
+    size_t i = 0, n = sizeof modes / sizeof *modes;
+    while (f->network && i < n && strcmp(f->network, modes[i]) != 0)
+        i++;
+    if (i == n)
+        return cli_usage("--network %s: must be bridge, none, macvlan, sriov or overlay", f->network);
+    net->mode = (Harpoon__V1__NetworkMode)(i + 1);
     return fill_ports(net, &f->publish);
 }
 
-/* "data:/var/lib/mysql" or "data:/path:ro" */
+/* What follows the path: ":ro", ":CLASS=SIZE", or both. *path_len becomes shorter by it. */
+static int volume_options(const char *text, const char *path, size_t *path_len, Harpoon__V1__VolumeMount *v)
+{
+    for (;;) {
+        const char *colon = memrchr(path, ':', *path_len);
+        const char *item = colon ? colon + 1 : path;
+        size_t n = (size_t)(path + *path_len - item);
+        const char *eq = colon ? memchr(item, '=', n) : NULL;
+        struct hp_error e = {0};
+        if (colon && n == 2 && !memcmp(item, "ro", 2)) {
+            v->read_only = true;
+        } else if (eq && !memchr(item, '/', n)) {
+            v->storage_class = cli_keep_text(item, (size_t)(eq - item));
+            if (cli_parse_bytes(cli_keep_text(eq + 1, n - (size_t)(eq + 1 - item)), &v->size_bytes, &e))
+                return cli_usage("--volume %s: %s", text, e.message);
+        } else {
+            return CLI_OK;
+        }
+        *path_len = (size_t)(colon - path);
+    }
+}
+
+/* "data:/var/lib/mysql", "data:/path:ro", or "data:/path:fast=10Gi" */
 static int fill_volumes(Harpoon__V1__ContainerSpec *spec, const struct cli_list *l)
 {
     spec->volumes = cli_keep(sizeof *spec->volumes * (size_t)l->count);
     for (int i = 0; i < l->count; i++) {
         const char *colon = strchr(l->items[i], ':');
         if (!colon || colon[1] != '/')
-            return cli_usage("--volume %s: must be NAME:/PATH[:ro]", l->items[i]);
+            return cli_usage("--volume %s: must be NAME:/PATH[:CLASS=SIZE][:ro]", l->items[i]);
         Harpoon__V1__VolumeMount *v = cli_keep(sizeof *v);
         harpoon__v1__volume_mount__init(v);
         v->volume = cli_keep_text(l->items[i], (size_t)(colon - l->items[i]));
         size_t n = strlen(colon + 1);
-        v->read_only = n > 3 && strcmp(colon + 1 + n - 3, ":ro") == 0;
-        v->path = cli_keep_text(colon + 1, v->read_only ? n - 3 : n);
+        int code = volume_options(l->items[i], colon + 1, &n, v);
+        if (code)
+            return code;
+        v->path = cli_keep_text(colon + 1, n);
         spec->volumes[spec->n_volumes++] = v;
     }
     return CLI_OK;
@@ -247,7 +281,7 @@ static int fill_restart(Harpoon__V1__ContainerSpec *spec, const char *text)
 }
 
 struct limit_flags {
-    const char *cpu, *memory, *disk, *pids, *io_read_bps, *io_write_bps, *io_read_iops, *io_write_iops;
+    const char *cpu, *memory, *disk, *pids, *io_read_bps, *io_write_bps, *io_read_iops, *io_write_iops, *network_bps;
 };
 
 static int fill_limits(Harpoon__V1__Resources *r, const struct limit_flags *f)
@@ -263,7 +297,8 @@ static int fill_limits(Harpoon__V1__Resources *r, const struct limit_flags *f)
                {"io-read-bps", f->io_read_bps, &r->io_read_bps, cli_parse_bytes},
                {"io-write-bps", f->io_write_bps, &r->io_write_bps, cli_parse_bytes},
                {"io-read-iops", f->io_read_iops, &r->io_read_iops, cli_parse_bytes},
-               {"io-write-iops", f->io_write_iops, &r->io_write_iops, cli_parse_bytes}};
+               {"io-write-iops", f->io_write_iops, &r->io_write_iops, cli_parse_bytes},
+               {"network-bps", f->network_bps, &r->network_bps, cli_parse_bytes}};
     harpoon__v1__resources__init(r);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         struct hp_error e = {0};
@@ -332,21 +367,27 @@ static int create_request(struct cli *c, int argc, char **argv, Harpoon__V1__Cre
         {"io-write-bps", 0, CLI_STRING, &l.io_write_bps, "SIZE", "bytes a second"},
         {"io-read-iops", 0, CLI_STRING, &l.io_read_iops, "N", "operations a second"},
         {"io-write-iops", 0, CLI_STRING, &l.io_write_iops, "N", "operations a second"},
+        {"network-bps", 0, CLI_STRING, &l.network_bps, "SIZE", "bytes a second of the network, claimed on the host"},
         {"env", 'e', CLI_REPEATED, &f.env, "NAME=VALUE", "environment; repeatable"},
         {"label", 'l', CLI_REPEATED, &f.labels, "KEY=VALUE", "label of the container; repeatable"},
-        {"network", 0, CLI_STRING, &f.network, "MODE", "bridge (default) or none"},
+        {"network", 0, CLI_STRING, &f.network, "MODE", "bridge (default), none, macvlan, sriov, overlay"},
         {"publish", 0, CLI_REPEATED, &f.publish, "HOST:PORT", "publish a port, 8080:80[/udp]; repeatable"},
-        {"volume", 'v', CLI_REPEATED, &f.volumes, "NAME:/PATH", "a volume of the host, [:ro]; repeatable"},
+        {"volume", 'v', CLI_REPEATED, &f.volumes, "NAME:/PATH",
+         "a volume of the host, [:CLASS=SIZE] in a storage class, [:ro]; repeatable"},
         {"restart", 0, CLI_STRING, &f.restart, "POLICY", "always (default), on-failure or never"},
         {"zone", 0, CLI_REPEATED, &f.zones, "ZONE", "allowed zone; repeatable"},
         {"host-label", 0, CLI_REPEATED, &f.host_labels, "KEY=VALUE", "label that the host must have; repeatable"},
         {"host", 0, CLI_STRING, &f.host, "HOST", "exactly this host"},
         {"anti-affinity", 0, CLI_STRING, &f.group, "GROUP", "never on one host with others of this group"},
+        {"priority", 0, CLI_STRING, &f.priority, "N",
+         "-1000 to 1000, default 0: what has less may have to make room for what has more"},
+        {"may-preempt", 0, CLI_FLAG, &f.may_preempt, NULL,
+         "when no host has room, containers of lower priority may have to go"},
         {"user", 'u', CLI_STRING, &f.user, "USER", "uid[:gid] or a name in the image"},
         {"workdir", 0, CLI_STRING, &f.workdir, "PATH", "working directory"},
         {"stop-signal", 0, CLI_STRING, &f.stop_signal, "SIGNAL", "default: the image's, else SIGTERM"},
         {"stop-grace", 0, CLI_STRING, &f.stop_grace, "TIME", "from the stop signal to SIGKILL; default 10s"},
-        {"stateless", 0, CLI_FLAG, &f.stateless, NULL, "may be made anew elsewhere when its host is unknown"},
+        {"stateless", 0, CLI_FLAG, &f.stateless, NULL, "may be moved: made anew on another host"},
         {"stopped", 0, CLI_FLAG, &f.stopped, NULL, "create, and do not start"},
         CHANGE_OPTIONS(*common),
         {0}};
@@ -414,6 +455,28 @@ int cli_cmd_explain(struct cli *c, int argc, char **argv)
     return cli_print_explain(c, &create);
 }
 
+/* The place that the create would get; --deadline says for how long. */
+int cli_cmd_reserve(struct cli *c, int argc, char **argv)
+{
+    Harpoon__V1__CreateContainerRequest create = HARPOON__V1__CREATE_CONTAINER_REQUEST__INIT;
+    Harpoon__V1__ReserveRequest req = HARPOON__V1__RESERVE_REQUEST__INIT;
+    struct change_options o = {0};
+    int code = create_request(
+        c, argc, argv, &create, &o, NULL,
+        "reserve NAME -f FILE.json | reserve NAME --image IMAGE --cpu CORES --memory SIZE …\n\n"
+        "Takes a place for the container of that name: its create, or its next move, gets it. It is held until "
+        "--deadline\n(5m; at most 1d), or until \"harpoon ops cancel\".");
+    if (code || o.help || !create.container)
+        return code;
+    char *name = create.container->name;
+    create.container->name = (char *)protobuf_c_empty_string;
+    req.create = &create;
+    req.request_id = (char *)o.request_id;
+    req.validate_only = o.validate_only;
+    req.ttl_seconds = o.deadline_seconds;
+    return send_change(c, "/harpoon.v1.PlacementService/Reserve", &req.base, name, &o);
+}
+
 int cli_cmd_update(struct cli *c, int argc, char **argv)
 {
     struct change_options o = {0};
@@ -462,6 +525,7 @@ int cli_cmd_resize(struct cli *c, int argc, char **argv)
         {"io-write-bps", 0, CLI_STRING, &l.io_write_bps, "SIZE", "bytes a second"},
         {"io-read-iops", 0, CLI_STRING, &l.io_read_iops, "N", "operations a second"},
         {"io-write-iops", 0, CLI_STRING, &l.io_write_iops, "N", "operations a second"},
+        {"network-bps", 0, CLI_STRING, &l.network_bps, "SIZE", "bytes a second of the network, claimed on the host"},
         {"etag", 0, CLI_STRING, &o.etag, "ETAG", "only if it is still the container's"},
         CHANGE_OPTIONS(o),
         {0}};
@@ -489,6 +553,40 @@ int cli_cmd_resize(struct cli *c, int argc, char **argv)
     req.validate_only = o.validate_only;
     req.deadline_seconds = o.deadline_seconds;
     return send_change(c, "/harpoon.v1.ContainerService/ResizeContainer", &req.base, name, &o);
+}
+
+/* ---- move ---- */
+
+int cli_cmd_move(struct cli *c, int argc, char **argv)
+{
+    struct change_options o = {0};
+    const char *to = "";
+    struct cli_args args;
+    const struct cli_option table[] = {{"to", 0, CLI_STRING, &to, "HOST", "to just this host; otherwise to the best"},
+                                       {"etag", 0, CLI_STRING, &o.etag, "ETAG", "only if it is still the container's"},
+                                       CHANGE_OPTIONS(o),
+                                       {0}};
+    struct hp_error e = {0};
+    char name[256];
+    if (cli_parse(c, table, argc, argv, &args, &e))
+        return cli_usage("move: %s", e.message);
+    if (o.help)
+        return print_help("move NAME [--to HOST] [options]", table);
+    if (args.count != 1)
+        return cli_usage("move: give one name");
+    int code = finish_options(&o);
+    if (!code)
+        code = cli_container_name(c, args.items[0], name);
+    if (code)
+        return code;
+    Harpoon__V1__MoveContainerRequest req = HARPOON__V1__MOVE_CONTAINER_REQUEST__INIT;
+    req.name = name;
+    req.host = (char *)to;
+    req.etag = (char *)(o.etag ? o.etag : "");
+    req.request_id = (char *)o.request_id;
+    req.validate_only = o.validate_only;
+    req.deadline_seconds = o.deadline_seconds;
+    return send_change(c, "/harpoon.v1.ContainerService/MoveContainer", &req.base, name, &o);
 }
 
 /* ---- start, stop, restart, delete: four requests of one shape ---- */

@@ -65,28 +65,44 @@ static amqp_socket_t *open_socket(struct cli *c, struct dead *d, bool tls)
     return s;
 }
 
-static int connect_broker(struct cli *c, struct dead *d)
+/* One node of the broker: a connection that has logged in, or none. `url` is changed. */
+static int open_node(struct cli *c, struct dead *d, char *url)
 {
     struct amqp_connection_info info;
     struct timeval timeout = {10, 0};
-    if (!c->amqp_url)
-        return cli_usage("dead: set HARPOON_AMQP_URL to amqp://user:password@host:port/vhost");
-    char *url = strdup(c->amqp_url);
-    if (!url || amqp_parse_url(url, &info) != AMQP_STATUS_OK) {
-        free(url);
+    if (amqp_parse_url(url, &info) != AMQP_STATUS_OK)
         return cli_usage("dead: HARPOON_AMQP_URL is not amqp://user:password@host:port/vhost");
-    }
     d->conn = amqp_new_connection();
     amqp_socket_t *s = d->conn ? open_socket(c, d, info.ssl != 0) : NULL;
-    int code = CLI_OK, r = s ? amqp_socket_open_noblock(s, info.host, info.port, &timeout) : AMQP_STATUS_NO_MEMORY;
+    int r = s ? amqp_socket_open_noblock(s, info.host, info.port, &timeout) : AMQP_STATUS_NO_MEMORY;
     if (r != AMQP_STATUS_OK)
-        code = cli_error(CLI_UNAVAILABLE, "broker %s:%d: %s", info.host, info.port, amqp_error_string2(r));
-    if (!code) {
-        amqp_set_rpc_timeout(d->conn, &timeout);
-        code = reply_error(
-            amqp_login(d->conn, info.vhost, 0, 131072, 60, AMQP_SASL_METHOD_PLAIN, info.user, info.password), "login");
+        return cli_error(CLI_UNAVAILABLE, "broker %s:%d: %s", info.host, info.port, amqp_error_string2(r));
+    amqp_set_rpc_timeout(d->conn, &timeout);
+    return reply_error(amqp_login(d->conn, info.vhost, 0, 131072, 60, AMQP_SASL_METHOD_PLAIN, info.user, info.password),
+                       "login");
+}
+
+/* The nodes of a cluster in turn, until one answers. */
+static int open_any(struct cli *c, struct dead *d)
+{
+    char *urls = c->amqp_url ? strdup(c->amqp_url) : NULL, *save = NULL;
+    char *url = urls ? strtok_r(urls, ", \t", &save) : NULL;
+    int code = url ? CLI_OK : cli_usage("dead: set HARPOON_AMQP_URL to amqp://user:password@host:port/vhost");
+    for (; url; url = strtok_r(NULL, ", \t", &save)) {
+        code = open_node(c, d, url);
+        if (code != CLI_UNAVAILABLE)
+            break;
+        if (d->conn)
+            amqp_destroy_connection(d->conn);
+        d->conn = NULL;
     }
-    free(url);
+    free(urls);
+    return code;
+}
+
+static int connect_broker(struct cli *c, struct dead *d)
+{
+    int code = open_any(c, d);
     for (int channel = CHANNEL; !code && channel <= CONFIRM_CHANNEL; channel++) {
         amqp_channel_open(d->conn, (amqp_channel_t)channel);
         code = reply_error(amqp_get_rpc_reply(d->conn), "open a channel");

@@ -4,6 +4,22 @@
 #include "cli.h"
 #include "harpoon/v1/placement_service.pb-c.h"
 
+/* "cpu 80, memory 75, …": the parts of the score, before they are weighted. */
+static void format_parts(const Harpoon__V1__HostVerdict *v, char *out, size_t size)
+{
+    size_t n = 0;
+    *out = '\0';
+    for (size_t i = 0; i < v->n_parts && n < size; i++)
+        n += (size_t)snprintf(out + n, size - n, "%s%s %.0f", i ? ", " : "", v->parts[i]->key, v->parts[i]->value);
+}
+
+static void print_preemption(const Harpoon__V1__Preemption *p)
+{
+    printf("preemption: %s\n", p->detail);
+    for (size_t i = 0; i < p->n_spared; i++)
+        printf("  %d not touched: %s\n", p->spared[i]->value, p->spared[i]->key);
+}
+
 int cli_print_explain(struct cli *c, Harpoon__V1__CreateContainerRequest *create)
 {
     Harpoon__V1__ExplainRequest req = HARPOON__V1__EXPLAIN_REQUEST__INIT;
@@ -22,15 +38,22 @@ int cli_print_explain(struct cli *c, Harpoon__V1__CreateContainerRequest *create
     printf("%d of %d hosts fit\n", r->feasible_count, r->host_count);
     for (size_t i = 0; i < r->n_rejected; i++)
         printf("  %d removed by %s\n", r->rejected[i]->value, r->rejected[i]->key);
-    static const char *const headers[] = {"HOST", "SCORE", "REMOVED BY", "DETAIL", NULL};
-    struct cli_table *t = cli_table_new(headers);
+    if (r->preemption)
+        print_preemption(r->preemption);
+    static const char *const headers[] = {"HOST", "SCORE", "REMOVED BY", "DETAIL", NULL}, *const wide[] = {
+                                                                                              "HOST",       "SCORE",
+                                                                                              "REMOVED BY", "PARTS",
+                                                                                              "DETAIL",     NULL};
+    struct cli_table *t = cli_table_new(c->format == CLI_WIDE ? wide : headers);
     for (size_t i = 0; i < r->n_hosts; i++) {
-        char score[24] = "";
+        char score[24] = "", parts[512];
+        format_parts(r->hosts[i], parts, sizeof parts);
         if (!*r->hosts[i]->rejected_by)
             snprintf(score, sizeof score, "%.1f", r->hosts[i]->score);
-        const char *cells[] = {cli_last_segment(r->hosts[i]->host), score, r->hosts[i]->rejected_by,
-                               r->hosts[i]->detail};
-        cli_table_row(t, cells);
+        const char *host = cli_last_segment(r->hosts[i]->host), *by = r->hosts[i]->rejected_by,
+                   *detail = r->hosts[i]->detail;
+        cli_table_row(t, c->format == CLI_WIDE ? (const char *[]){host, score, by, parts, detail}
+                                               : (const char *[]){host, score, by, detail});
     }
     cli_table_print(t, stdout);
     cli_table_free(t);

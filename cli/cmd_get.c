@@ -17,13 +17,29 @@ static bool is_json(const struct cli *c)
 
 static const char *const container_headers[] = {"NAME", "STATE",  "HEALTH",   "HOST", "ADDRESS",
                                                 "CPU",  "MEMORY", "RESTARTS", "AGE",  NULL};
-static const char *const container_headers_wide[] = {"NAME",       "STATE",  "HEALTH",   "HOST", "ADDRESS",
-                                                     "CPU",        "MEMORY", "RESTARTS", "AGE",  "PID",
-                                                     "GENERATION", "UID",    "IMAGE",    NULL};
+static const char *const container_headers_wide[] = {"NAME",       "STATE",  "HEALTH",   "HOST",    "ADDRESS",
+                                                     "CPU",        "MEMORY", "RESTARTS", "AGE",     "PID",
+                                                     "GENERATION", "UID",    "IMAGE",    "STORAGE", NULL};
+
+/* "data fast 10Gi" */
+static void volumes_in_classes(const Harpoon__V1__ContainerSpec *spec, char *out, size_t size)
+{
+    size_t n = 0;
+    *out = '\0';
+    for (size_t i = 0; spec && i < spec->n_volumes && n < size; i++) {
+        const Harpoon__V1__VolumeMount *v = spec->volumes[i];
+        char bytes[32];
+        if (!*v->storage_class)
+            continue;
+        cli_format_bytes(bytes, v->size_bytes);
+        n += (size_t)snprintf(out + n, size - n, "%s%s %s %s", n ? "," : "", v->volume, v->storage_class, bytes);
+    }
+}
 
 static void container_row(struct cli *c, struct cli_table *t, const Harpoon__V1__Container *m)
 {
     char cpu[32] = "", memory[32] = "", restarts[16], age[32], pid[24] = "", generation[24];
+    char storage[2400]; /* 16 volumes with names and classes of 63 bytes */
     const Harpoon__V1__ContainerStatus none = HARPOON__V1__CONTAINER_STATUS__INIT;
     const Harpoon__V1__ContainerStatus *s = m->status ? m->status : &none;
     const Harpoon__V1__Resources *r = m->spec ? m->spec->resources : NULL;
@@ -36,6 +52,7 @@ static void container_row(struct cli *c, struct cli_table *t, const Harpoon__V1_
     if (s->pid)
         snprintf(pid, sizeof pid, "%lld", (long long)s->pid);
     snprintf(generation, sizeof generation, "%lld", (long long)m->generation);
+    volumes_in_classes(m->spec, storage, sizeof storage);
     bool all_projects = !c->project || !*c->project;
     const char *cells[] = {all_projects ? m->name : cli_last_segment(m->name),
                            cli_enum_name(&harpoon__v1__container_state__descriptor, (int)s->state),
@@ -49,7 +66,8 @@ static void container_row(struct cli *c, struct cli_table *t, const Harpoon__V1_
                            pid,
                            generation,
                            m->uid,
-                           m->spec ? m->spec->image : ""};
+                           m->spec ? m->spec->image : "",
+                           storage};
     cli_table_row(t, cells);
 }
 
@@ -130,13 +148,42 @@ int cli_list_containers(struct cli *c)
 
 static const char *const host_headers[] = {"NAME",   "STATE",  "ZONE", "CONTAINERS", "CPU",
                                            "MEMORY", "ROUTER", "AGE",  NULL};
-static const char *const host_headers_wide[] = {"NAME", "STATE", "ZONE", "CONTAINERS", "CPU",    "MEMORY", "ROUTER",
-                                                "AGE",  "RACK",  "DISK", "RUNTIME",    "CGROUP", "KERNEL", NULL};
+static const char *const host_headers_wide[] = {"NAME",   "STATE",    "ZONE",    "CONTAINERS", "CPU",     "MEMORY",
+                                                "ROUTER", "AGE",      "RACK",    "DISK",       "RUNTIME", "CGROUP",
+                                                "KERNEL", "BREAKERS", "STORAGE", NULL};
+
+/* "cpu,io" */
+static void open_breakers(const Harpoon__V1__Host *h, char *out, size_t size)
+{
+    size_t n = 0;
+    *out = '\0';
+    for (size_t i = 0; i < h->n_breakers && n < size; i++)
+        n += (size_t)snprintf(out + n, size - n, "%s%s", i ? "," : "", h->breakers[i]->resource);
+}
+
+/* "fast 10Gi/100Gi,bulk 0/4Ti" */
+static void storage_classes(const Harpoon__V1__Host *h, char *out, size_t size)
+{
+    size_t n = 0;
+    *out = '\0';
+    for (size_t i = 0; h->facts && i < h->facts->n_storage_classes && n < size; i++) {
+        char used[32], has[32];
+        int64_t claimed = 0;
+        for (size_t k = 0; k < h->n_storage_claimed; k++)
+            if (!strcmp(h->storage_claimed[k]->name, h->facts->storage_classes[i]->name))
+                claimed = h->storage_claimed[k]->size_bytes;
+        cli_format_bytes(used, claimed);
+        cli_format_bytes(has, h->facts->storage_classes[i]->size_bytes);
+        n += (size_t)snprintf(out + n, size - n, "%s%s %s/%s", i ? "," : "", h->facts->storage_classes[i]->name, used,
+                              has);
+    }
+}
 
 static void host_row(struct cli *c, struct cli_table *t, const Harpoon__V1__Host *h)
 {
     static const Harpoon__V1__Resources none = HARPOON__V1__RESOURCES__INIT;
-    char cpu[70], memory[70], disk[70], a[32], b[32], containers[16], age[32], state[64];
+    char cpu[70], memory[70], disk[70], a[32], b[32], containers[16], age[32], state[64], breakers[64];
+    char storage[1200]; /* 8 classes with names of 63 bytes */
     const Harpoon__V1__Resources *has = h->allocatable ? h->allocatable : &none,
                                  *uses = h->claimed ? h->claimed : &none;
     cli_format_cpu(a, uses->cpu_millis);
@@ -152,6 +199,8 @@ static void host_row(struct cli *c, struct cli_table *t, const Harpoon__V1__Host
     snprintf(state, sizeof state, "%s%s", cli_enum_name(&harpoon__v1__host_state__descriptor, (int)h->state),
              h->cordoned ? ",CORDONED" : "");
     cli_format_age(age, h->attach_time);
+    open_breakers(h, breakers, sizeof breakers);
+    storage_classes(h, storage, sizeof storage);
     bool all_regions = !c->region || !*c->region;
     const char *cells[] = {all_regions ? h->name : cli_last_segment(h->name),
                            state,
@@ -165,7 +214,9 @@ static void host_row(struct cli *c, struct cli_table *t, const Harpoon__V1__Host
                            disk,
                            h->facts ? h->facts->runtime : "",
                            h->facts ? h->facts->cgroup_mode : "",
-                           h->facts ? h->facts->kernel : ""};
+                           h->facts ? h->facts->kernel : "",
+                           breakers,
+                           storage};
     cli_table_row(t, cells);
 }
 
@@ -268,7 +319,8 @@ static int print_one(struct cli *c, ProtobufCMessage *m)
             cli_table_free(t);
             return CLI_OK;
         }
-        c->format = CLI_JSON; /* a single operation reads best whole */
+        cli_describe(stdout, m); /* a single operation reads best whole */
+        return CLI_OK;
     }
     return cli_print_json(c, m);
 }
@@ -344,6 +396,18 @@ int cli_cmd_get(struct cli *c, int argc, char **argv)
     return code;
 }
 
+/* What the scheduler measures now; without its answer the host is shown as the record has it. */
+static void add_load(struct cli *c, char *name, Harpoon__V1__Host *h)
+{
+    Harpoon__V1__GetHostLoadRequest req = HARPOON__V1__GET_HOST_LOAD_REQUEST__INIT;
+    ProtobufCMessage *m = NULL;
+    assert(h);
+    req.name = name;
+    if (cli_call(c, "/harpoon.v1.HostService/GetHostLoad", &req.base, &harpoon__v1__host_load__descriptor, false, &m))
+        return;
+    h->load = (Harpoon__V1__HostLoad *)m;
+}
+
 int cli_cmd_describe(struct cli *c, int argc, char **argv)
 {
     bool help = false;
@@ -366,12 +430,13 @@ int cli_cmd_describe(struct cli *c, int argc, char **argv)
     int code = fetch(c, kind, args.items[args.count - 1], name, &m);
     if (code)
         return code;
-    enum cli_format format = c->format;
-    if (!is_json(c))
-        c->format = CLI_JSON;
-    code = cli_print_json(c, m);
+    if (strcmp(kind, "host") == 0)
+        add_load(c, name, (Harpoon__V1__Host *)m);
+    if (is_json(c))
+        code = cli_print_json(c, m);
+    else
+        cli_describe(stdout, m);
     protobuf_c_message_free_unpacked(m, NULL);
-    c->format = format;
     if (!code && !is_json(c) && strcmp(kind, "operation") != 0) {
         puts("\nLatest operations:");
         code = cli_list_operations(c, name, false, 10);

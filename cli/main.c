@@ -23,15 +23,19 @@ static const struct cli_command commands[] = {
     {"start", "start NAME", "start a stopped container", cli_cmd_lifecycle, "Change"},
     {"stop", "stop NAME", "stop a container and keep it", cli_cmd_lifecycle, "Change"},
     {"restart", "restart NAME", "stop and start a container", cli_cmd_lifecycle, "Change"},
+    {"move", "move NAME [--to HOST]", "make a stateless container anew on another host", cli_cmd_move, "Change"},
+    {"reserve", "reserve NAME --image IMAGE …", "hold a place for a create or a move", cli_cmd_reserve, "Change"},
     {"delete", "delete NAME…", "stop and remove containers", cli_cmd_lifecycle, "Change"},
     {"ops", "ops list|get|wait|cancel [NAME]", "operations: what was asked for, and how far it is", cli_cmd_ops,
      "Follow"},
-    {"hosts", "hosts list|get|cordon|uncordon|drain|declare-lost [NAME]", "hosts, in and out of service", cli_cmd_hosts,
-     "Operate"},
+    {"hosts", "hosts list|get|cordon|uncordon|drain|declare-lost|quarantined|adopt [NAME]",
+     "hosts, in and out of service", cli_cmd_hosts, "Operate"},
     {"host", "host …", "the same as hosts", cli_cmd_hosts, NULL},
+    {"rebalance", "rebalance [--apply]", "moves that would be worth their while", cli_cmd_rebalance, "Operate"},
     {"dead", "dead list|replay|drop", "messages that no scheduler could take (needs HARPOON_AMQP_URL)", cli_cmd_dead,
      "Operate"},
-    {"admin", "admin migrate|migrations", "the record's schema (needs HARPOON_MYSQL_SOCKET)", cli_cmd_admin, "Operate"},
+    {"admin", "admin migrate|migrations|restored", "the record itself (needs HARPOON_MYSQL_SOCKET)", cli_cmd_admin,
+     "Operate"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

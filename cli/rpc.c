@@ -70,14 +70,16 @@ int cli_exit_of_code(int code)
     }
 }
 
-static void print_fields(const Google__Protobuf__Any *any)
+/* The violations, unless the message says the only one already. */
+static void print_fields(const Google__Protobuf__Any *any, const char *message)
 {
     static const char type[] = "google.rpc.BadRequest";
     const char *name = any->type_url ? cli_last_segment(any->type_url) : "";
     if (strcmp(name, type) != 0)
         return;
     Google__Rpc__BadRequest *b = google__rpc__bad_request__unpack(NULL, any->value.len, any->value.data);
-    for (size_t i = 0; b && i < b->n_field_violations; i++)
+    bool said = b && b->n_field_violations == 1 && strstr(message, b->field_violations[0]->description);
+    for (size_t i = 0; b && !said && i < b->n_field_violations; i++)
         fprintf(stderr, "  %s: %s\n", b->field_violations[i]->field, b->field_violations[i]->description);
     if (b)
         google__rpc__bad_request__free_unpacked(b, NULL);
@@ -103,7 +105,7 @@ int cli_print_status(const Google__Rpc__Status *s)
 {
     fprintf(stderr, "harpoon: %s: %s\n", hp_code_name(s->code), s->message);
     for (size_t i = 0; i < s->n_details; i++)
-        print_fields(s->details[i]);
+        print_fields(s->details[i], s->message);
     const char *hint = hint_of(s->code);
     if (hint)
         fprintf(stderr, "  (%s)\n", hint);

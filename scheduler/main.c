@@ -1,5 +1,8 @@
 /* harpoon-scheduler: decides for the regions that it leads, and stands by for the others. */
+#include <string.h>
+
 #include "io/daemon.h"
+#include "replay/replay.h"
 #include "shell/config.h"
 #include "shell/scheduler.h"
 
@@ -13,6 +16,9 @@ int main(int argc, char **argv)
         .check = sc_config_check,
         .start = sc_scheduler_start,
         .stop = sc_scheduler_stop,
+        .alive = sc_scheduler_alive,
     };
+    if (argc > 1 && !strcmp(argv[1], "replay"))
+        return sc_replay_main(argc - 1, argv + 1);
     return hp_daemon_main(&spec, argc, argv);
 }

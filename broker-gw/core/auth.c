@@ -21,6 +21,20 @@ static void principal_free(struct gw_principal *p)
     free(p);
 }
 
+const struct gw_principal *gw_principal_ref(const struct gw_principal *p)
+{
+    ((struct gw_principal *)(uintptr_t)p)->refs++;
+    return p;
+}
+
+void gw_principal_unref(const struct gw_principal *p)
+{
+    struct gw_principal *own = (struct gw_principal *)(uintptr_t)p;
+    assert(!own || own->refs > 0);
+    if (own && --own->refs == 0)
+        principal_free(own);
+}
+
 void gw_principals_init(struct gw_principals *ps, uint64_t seed)
 {
     hp_map_init(&ps->by_digest, GW_PRINCIPALS_MAX, seed);
@@ -29,7 +43,7 @@ void gw_principals_init(struct gw_principals *ps, uint64_t seed)
 void gw_principals_done(struct gw_principals *ps)
 {
     for (struct hp_map_node *n = hp_map_first(&ps->by_digest); n; n = hp_map_next(n))
-        principal_free(n->value);
+        gw_principal_unref(n->value);
     hp_map_done(&ps->by_digest);
 }
 
@@ -100,14 +114,50 @@ int gw_principals_add(struct gw_principals *ps, const char *name, const char *di
         return hp_fail(e, HP_ENOMEM, "token %s", name);
     }
     p->role = parsed;
+    p->refs = 1;
     int rc = parse_projects(p, projects, e);
-    if (rc == 0)
-        rc = hp_map_put(&ps->by_digest, digest, p, NULL) < 0 ? hp_fail(e, HP_ELIMIT, "too many tokens") : 0;
+    if (rc == 0 && (rc = hp_map_put(&ps->by_digest, digest, p, NULL)) < 0)
+        rc = hp_fail(e, rc, "the table of tokens: %s", hp_strerror(rc));
     if (rc < 0) {
         principal_free(p);
         return hp_wrap(e, "token %s", name);
     }
     return 0;
+}
+
+static bool same(const struct gw_principal *a, const struct gw_principal *b)
+{
+    if (strcmp(a->name, b->name) != 0 || a->role != b->role || a->all_projects != b->all_projects ||
+        a->project_count != b->project_count)
+        return false;
+    for (size_t i = 0; i < a->project_count; i++)
+        if (strcmp(a->projects[i], b->projects[i]) != 0)
+            return false;
+    return true;
+}
+
+void gw_principals_replace(struct gw_principals *ps, struct gw_principals *next)
+{
+    for (struct hp_map_node *n = hp_map_first(&next->by_digest); n; n = hp_map_next(n)) {
+        struct gw_principal *former = hp_map_get(&ps->by_digest, n->key), *latter = n->value;
+        if (!former || !same(former, latter))
+            continue;
+        former->refs++;
+        n->value = former;
+        gw_principal_unref(latter);
+    }
+    for (struct hp_map_node *n = hp_map_first(&ps->by_digest); n; n = hp_map_next(n)) {
+        struct gw_principal *p = n->value;
+        p->revoked = hp_map_get(&next->by_digest, n->key) != p;
+    }
+    gw_principals_done(ps);
+    *ps = *next;
+    hp_map_init(&next->by_digest, GW_PRINCIPALS_MAX, 0);
+}
+
+Google__Rpc__Status *gw_revoked_status(const struct gw_principal *p)
+{
+    return hp_status_new(HP_CODE_UNAUTHENTICATED, "TOKEN_REVOKED", "the token \"%s\" is not valid any more", p->name);
 }
 
 const struct gw_principal *gw_principals_find(const struct gw_principals *ps, const char *authorization,

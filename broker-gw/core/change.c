@@ -10,7 +10,14 @@
 #include "wire/codec.h"
 #include "wire/digest.h"
 
-enum { BODY_MAX = 4 << 20, DEADLINE_DEFAULT_S = 3600, EXPLAIN_HOSTS_MAX = 1000 };
+enum {
+    BODY_MAX = 4 << 20,
+    DEADLINE_DEFAULT_S = 3600,
+    EXPLAIN_HOSTS_MAX = 1000,
+    DRAIN_PARALLEL_MAX = 100,
+    RESERVE_MAX_S = 86400,
+    PROPOSE_MOVES_MAX = 100
+};
 
 /* What validation finds out about a change. */
 struct subject {
@@ -122,6 +129,16 @@ static void check_simple(struct gw_check *c, const ProtobufCMessage *m, struct s
     gw_check_range(c, "deadline_seconds", r->deadline_seconds, 0, GW_DEADLINE_MAX_S);
 }
 
+static void check_move(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
+{
+    const Harpoon__V1__MoveContainerRequest *r = (const Harpoon__V1__MoveContainerRequest *)m;
+    container_target(c, "name", r->name, s);
+    gw_validate_etag(c, r->etag);
+    gw_check_range(c, "deadline_seconds", r->deadline_seconds, 0, GW_DEADLINE_MAX_S);
+    if (*r->host && !hp_segment_valid(r->host))
+        gw_violation(c, "host", "\"%.64s\" is not the short name of a host", r->host);
+}
+
 static void check_cancel(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
 {
     const Harpoon__V1__CancelOperationRequest *r = (const Harpoon__V1__CancelOperationRequest *)m;
@@ -139,23 +156,71 @@ static void check_host(struct gw_check *c, const ProtobufCMessage *m, struct sub
 {
     const Harpoon__V1__CordonHostRequest *r = (const Harpoon__V1__CordonHostRequest *)m;
     _Static_assert(sizeof(Harpoon__V1__CordonHostRequest) == sizeof(Harpoon__V1__UncordonHostRequest) &&
-                       sizeof(Harpoon__V1__CordonHostRequest) == sizeof(Harpoon__V1__DrainHostRequest) &&
                        sizeof(Harpoon__V1__CordonHostRequest) == sizeof(Harpoon__V1__DeclareHostLostRequest),
                    "one shape");
     host_target(c, r->name, s);
+}
+
+static void check_drain(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
+{
+    const Harpoon__V1__DrainHostRequest *r = (const Harpoon__V1__DrainHostRequest *)m;
+    host_target(c, r->name, s);
+    gw_check_range(c, "max_parallel", r->max_parallel, 0, DRAIN_PARALLEL_MAX);
+    gw_check_range(c, "deadline_seconds", r->deadline_seconds, 0, GW_DEADLINE_MAX_S);
+}
+
+static void check_adopt(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
+{
+    const Harpoon__V1__AdoptContainerRequest *r = (const Harpoon__V1__AdoptContainerRequest *)m;
+    host_target(c, r->name, s);
+    if (strlen(r->uid) != HP_UID_LEN)
+        gw_violation(c, "uid", "\"%.64s\" is not a uid: it has %d characters", r->uid, HP_UID_LEN);
+}
+
+/* A create that is asked about, or made room for. */
+static void check_create_within(struct gw_check *c, const Harpoon__V1__CreateContainerRequest *create,
+                                struct subject *s)
+{
+    if (!create) {
+        gw_violation(c, "create", "must be set");
+        return;
+    }
+    snprintf(c->prefix, sizeof c->prefix, "create.");
+    check_create(c, &create->base, s);
+    c->prefix[0] = '\0';
 }
 
 static void check_explain(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
 {
     const Harpoon__V1__ExplainRequest *r = (const Harpoon__V1__ExplainRequest *)m;
     gw_check_range(c, "max_hosts", r->max_hosts, 0, EXPLAIN_HOSTS_MAX);
-    if (!r->create) {
-        gw_violation(c, "create", "must be set");
-        return;
-    }
-    snprintf(c->prefix, sizeof c->prefix, "create.");
-    check_create(c, &r->create->base, s);
-    c->prefix[0] = '\0';
+    check_create_within(c, r->create, s);
+}
+
+static void check_reserve(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
+{
+    const Harpoon__V1__ReserveRequest *r = (const Harpoon__V1__ReserveRequest *)m;
+    gw_check_range(c, "ttl_seconds", r->ttl_seconds, 0, RESERVE_MAX_S);
+    check_create_within(c, r->create, s);
+}
+
+static void check_host_load(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
+{
+    host_target(c, ((const Harpoon__V1__GetHostLoadRequest *)m)->name, s);
+}
+
+static void check_propose_moves(struct gw_check *c, const ProtobufCMessage *m, struct subject *s)
+{
+    const Harpoon__V1__ProposeMovesRequest *r = (const Harpoon__V1__ProposeMovesRequest *)m;
+    static const char prefix[] = "regions/";
+    const char *region = strncmp(r->parent, prefix, strlen(prefix)) == 0 ? r->parent + strlen(prefix) : "";
+    if (hp_segment_valid(region))
+        snprintf(s->region, sizeof s->region, "%s", region);
+    else
+        gw_violation(c, "parent", "\"%.64s\" is not of the form regions/{region}", r->parent);
+    gw_check_range(c, "max_moves", r->max_moves, 0, PROPOSE_MOVES_MAX);
+    if (!(r->min_gain >= 0 && r->min_gain <= 100))
+        gw_violation(c, "min_gain", "%g is not within 0 and 100", r->min_gain);
 }
 
 static const struct kind {
@@ -178,6 +243,10 @@ static const struct kind {
      HARPOON__V1__VERB__VERB_RESTART, check_simple},
     {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_DELETE, &harpoon__v1__delete_container_request__descriptor,
      HARPOON__V1__VERB__VERB_DELETE, check_simple},
+    {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_MOVE, &harpoon__v1__move_container_request__descriptor,
+     HARPOON__V1__VERB__VERB_MOVE, check_move},
+    {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESERVE, &harpoon__v1__reserve_request__descriptor,
+     HARPOON__V1__VERB__VERB_RESERVE, check_reserve},
     {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_CANCEL, &harpoon__v1__cancel_operation_request__descriptor,
      HARPOON__V1__VERB__VERB_CANCEL, check_cancel},
     {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_CORDON, &harpoon__v1__cordon_host_request__descriptor,
@@ -185,11 +254,17 @@ static const struct kind {
     {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UNCORDON, &harpoon__v1__uncordon_host_request__descriptor,
      HARPOON__V1__VERB__VERB_UNCORDON, check_host},
     {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_DRAIN, &harpoon__v1__drain_host_request__descriptor,
-     HARPOON__V1__VERB__VERB_DRAIN, check_host},
+     HARPOON__V1__VERB__VERB_DRAIN, check_drain},
     {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_DECLARE_LOST, &harpoon__v1__declare_host_lost_request__descriptor,
      HARPOON__V1__VERB__VERB_DECLARE_LOST, check_host},
+    {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_ADOPT, &harpoon__v1__adopt_container_request__descriptor,
+     HARPOON__V1__VERB__VERB_ADOPT, check_adopt},
     {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_EXPLAIN, &harpoon__v1__explain_request__descriptor,
      HARPOON__V1__VERB__VERB_UNSPECIFIED, check_explain},
+    {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_HOST_LOAD, &harpoon__v1__get_host_load_request__descriptor,
+     HARPOON__V1__VERB__VERB_UNSPECIFIED, check_host_load},
+    {HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_PROPOSE_MOVES, &harpoon__v1__propose_moves_request__descriptor,
+     HARPOON__V1__VERB__VERB_UNSPECIFIED, check_propose_moves},
 };
 
 static const struct kind *find_kind(Harpoon__Internal__V1__Request__PayloadCase payload_case)
@@ -289,6 +364,8 @@ static void normalise(const struct kind *k, ProtobufCMessage *m)
         normalise_container(((Harpoon__V1__UpdateContainerRequest *)m)->container, true);
     else if (k->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_EXPLAIN)
         normalise_container(((Harpoon__V1__ExplainRequest *)m)->create->container, false);
+    else if (k->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESERVE)
+        normalise_container(((Harpoon__V1__ReserveRequest *)m)->create->container, false);
 }
 
 /* SHA-256 of the payload without request_id and validate_only, which this clears. */
@@ -378,13 +455,13 @@ int gw_prepare(const struct gw_regions *regions, const struct gw_principal *who,
         *ret_status = c.status;
         return HP_EINVAL;
     }
-    bool explain = payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_EXPLAIN;
-    if (explain ? !gw_allow_read(who, s.project, ret_status) : !gw_allow_change(who, s.project, ret_status))
+    bool question = k->verb == HARPOON__V1__VERB__VERB_UNSPECIFIED;
+    if (question ? !gw_allow_read(who, s.project, ret_status) : !gw_allow_change(who, s.project, ret_status))
         return HP_EPERM;
     if ((p.region_index = gw_region_find(regions, s.region, ret_status)) < 0)
         return HP_ENOTFOUND;
     bool validate_only = flag_of(payload, "validate_only");
-    p.transient = validate_only || explain;
+    p.transient = validate_only || question;
     identify(k, payload, &s, rng, &p);
     int rc = build_body(k, payload, &p, s.region, validate_only);
     if (rc == 0 && p.body_len > BODY_MAX) {

@@ -28,10 +28,10 @@ struct gw_prepared {
     char operation_name[HP_NAME_MAX + 1];       /* full */
     char request_id[HP_REQUEST_ID_MAX + 1];     /* as given or made */
     char target[HP_NAME_MAX + 1];               /* full name of what changes; "" for a cancel */
-    Harpoon__V1__Verb verb;                     /* UNSPECIFIED for an explain */
+    Harpoon__V1__Verb verb;                     /* UNSPECIFIED for a question: explain, host load */
     int64_t accept_ns;                          /* wall time */
     int64_t deadline_s;                         /* after accept_ns; 0: none */
-    bool transient;                             /* validate_only or explain: not recorded, needs an answer */
+    bool transient;                             /* validate_only or a question: not recorded, needs an answer */
     const char *principal;                      /* borrowed from the gw_principal */
     uint8_t *body;                              /* packed harpoon.internal.v1.Request */
     size_t body_len;                            /* bytes */

@@ -5,10 +5,16 @@
 
 #include "wire/codec.h"
 
+static void free_event(Harpoon__V1__Event *event)
+{
+    hp_unpacked_free(&event->base);
+}
+
 int gw_feed_init(struct gw_feed *f, size_t count_max, size_t bytes_max)
 {
     assert(count_max > 0 && bytes_max > 0);
-    *f = (struct gw_feed){.count_max = count_max, .bytes_max = bytes_max, .last = -1, .known = -1};
+    *f = (struct gw_feed){
+        .count_max = count_max, .bytes_max = bytes_max, .last = -1, .known = -1, .drop_cb = free_event};
     f->slots = calloc(count_max, sizeof *f->slots);
     return f->slots ? 0 : HP_ENOMEM;
 }
@@ -18,7 +24,7 @@ static void drop_oldest(struct gw_feed *f)
     assert(f->count > 0);
     struct gw_feed_slot *s = &f->slots[f->start];
     f->bytes -= s->bytes;
-    hp_unpacked_free(&s->event->base);
+    f->drop_cb(s->event);
     *s = (struct gw_feed_slot){0};
     f->start = (f->start + 1) % f->count_max;
     f->count--;

@@ -31,6 +31,8 @@ struct gw_feed {
     enum gw_feed_state state;
     uint64_t repeats; /* dropped, for the metrics */
     uint64_t jumps;   /* times the ring was given up, for the metrics */
+    /* Gets what the ring lets go of; frees it, unless its owner sets another after gw_feed_init. */
+    void (*drop_cb)(Harpoon__V1__Event *event);
 };
 
 int gw_feed_init(struct gw_feed *f, size_t count_max, size_t bytes_max) HP_MUST_CHECK;

@@ -37,6 +37,9 @@ void gw_validate_labels(struct gw_check *c, const char *field, Harpoon__V1__Cont
         snprintf(path, sizeof path, "%.60s[\"%.64s\"]", field, entries[i]->key);
         gw_check_length(c, path, entries[i]->key, 1, GW_LABEL_BYTES_MAX);
         gw_check_length(c, path, entries[i]->value, 0, GW_LABEL_BYTES_MAX);
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(entries[k]->key, entries[i]->key) == 0)
+                gw_violation(c, path, "is given twice");
     }
 }
 
@@ -45,9 +48,9 @@ static void check_limit(struct gw_check *c, const char *field, const char *name,
                         int64_t max, bool required)
 {
     char path[GW_FIELD_MAX];
-    snprintf(path, sizeof path, "%s.%s", field, name);
-    if (value == 0 && !required)
+    if (value ? value >= min && value <= max : !required)
         return;
+    snprintf(path, sizeof path, "%s.%s", field, name);
     if (value == 0)
         gw_violation(c, path, "must be set: %lld to %lld", (long long)min, (long long)max);
     else
@@ -60,7 +63,7 @@ void gw_validate_resources(struct gw_check *c, const char *field, const Harpoon_
     if (!r)
         r = &none;
     if (!whole && !r->cpu_millis && !r->memory_bytes && !r->disk_bytes && !r->pids_max && !r->io_read_bps &&
-        !r->io_write_bps && !r->io_read_iops && !r->io_write_iops)
+        !r->io_write_bps && !r->io_read_iops && !r->io_write_iops && !r->network_bps)
         gw_violation(c, field, "must have at least one value that is not 0");
     check_limit(c, field, "cpu_millis", r->cpu_millis, GW_CPU_MILLIS_MIN, GW_CPU_MILLIS_MAX, whole);
     check_limit(c, field, "memory_bytes", r->memory_bytes, GW_MEMORY_BYTES_MIN, GW_MEMORY_BYTES_MAX, whole);
@@ -70,6 +73,7 @@ void gw_validate_resources(struct gw_check *c, const char *field, const Harpoon_
     check_limit(c, field, "io_write_bps", r->io_write_bps, 0, GW_IO_MAX, false);
     check_limit(c, field, "io_read_iops", r->io_read_iops, 0, GW_IO_MAX, false);
     check_limit(c, field, "io_write_iops", r->io_write_iops, 0, GW_IO_MAX, false);
+    check_limit(c, field, "network_bps", r->network_bps, GW_NETWORK_BPS_MIN, GW_NETWORK_BPS_MAX, false);
 }
 
 /* A full name, or a prefix of one that ends in "*". */

@@ -5,11 +5,12 @@
 #include "core/check.h"
 #include "harpoon/v1/container_service.pb-c.h"
 #include "harpoon/v1/event_service.pb-c.h"
+#include "wire/image_ref.h"
 
 enum {
     GW_LABELS_MAX = 32,
     GW_LABEL_BYTES_MAX = 63,
-    GW_IMAGE_BYTES_MAX = 512,
+    GW_IMAGE_BYTES_MAX = HP_IMAGE_REF_MAX,
     GW_ARGS_MAX = 64,
     GW_ARG_BYTES_MAX = 4096,
     GW_ENV_MAX = 128,
@@ -19,6 +20,9 @@ enum {
     GW_PORTS_MAX = 32,
     GW_VOLUMES_MAX = 16,
     GW_ZONES_MAX = 64,
+    GW_CONDITIONS_MAX = 16, /* label expressions, their values, tolerations, preferences */
+    GW_PRIORITY_MAX = 1000, /* of a container, and its negative */
+    GW_GANG_MAX = 64,       /* members of a gang */
     GW_PAGE_MAX = 1000,
     GW_PAGE_DEFAULT = 100,
     GW_TYPES_MAX = 16,
@@ -32,11 +36,14 @@ enum {
 #define GW_DISK_BYTES_MAX (INT64_C(1) << 50)
 #define GW_PIDS_MAX 4194304
 #define GW_IO_MAX (INT64_C(1) << 50)
+#define GW_NETWORK_BPS_MIN 8192
+#define GW_NETWORK_BPS_MAX (INT64_C(1) << 40)
 
 /* A container's spec as a create or an update brings it; `field` is its path, "container.spec". */
 void gw_validate_spec(struct gw_check *c, const char *field, const Harpoon__V1__ContainerSpec *spec);
 /* `whole`: cpu_millis and memory_bytes must be set; otherwise 0 means unchanged, and one value at least must be set. */
 void gw_validate_resources(struct gw_check *c, const char *field, const Harpoon__V1__Resources *r, bool whole);
+/* A map on the wire may hold a key twice; such a one is refused, as JSON's is, since no two readers need agree on what it means. */
 void gw_validate_labels(struct gw_check *c, const char *field, Harpoon__V1__Container__LabelsEntry **entries,
                         size_t count);
 /* 1 to 128 printable ASCII characters, or empty. */

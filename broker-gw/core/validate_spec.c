@@ -3,7 +3,11 @@
 #include <string.h>
 
 #include "core/validate.h"
+#include "wire/image_ref.h"
+#include "wire/mount_path.h"
 #include "wire/names.h"
+#include "wire/signal_name.h"
+#include "wire/storage.h"
 
 static void join(char out[GW_FIELD_MAX], const char *field, const char *name)
 {
@@ -46,15 +50,13 @@ static void check_strings(struct gw_check *c, const char *field, const char *nam
 }
 
 /* Absolute, without "." and ".." parts, so that it means what it says. */
-static void check_path(struct gw_check *c, const char *path, const char *text, bool root_allowed)
+static void check_path(struct gw_check *c, const char *path, const char *text)
 {
     gw_check_length(c, path, text, 1, GW_PATH_BYTES_MAX);
     if (!*text)
         return;
     if (*text != '/')
         gw_violation(c, path, "\"%.64s\" is not an absolute path", text);
-    if (!root_allowed && strspn(text, "/") == strlen(text))
-        gw_violation(c, path, "must not be the root directory");
     for (const char *p = text; *p; p += strcspn(p, "/")) {
         p += strspn(p, "/");
         size_t len = strcspn(p, "/");
@@ -65,73 +67,18 @@ static void check_path(struct gw_check *c, const char *path, const char *text, b
     }
 }
 
-/* ---- Image ---- */
-
-static bool is_digest(const char *s)
-{
-    return strncmp(s, "sha256:", 7) == 0 && strlen(s) == 71 && strspn(s + 7, "0123456789abcdef") == 64;
-}
-
 static bool is_word(char ch)
 {
     return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '_';
 }
 
-/* [A-Za-z0-9_][A-Za-z0-9._-]{0,127}, as the OCI distribution specification has it. */
-static bool is_tag(const char *s)
-{
-    size_t len = strlen(s);
-    if (len == 0 || len > 128 || !is_word(s[0]))
-        return false;
-    for (; *s; s++)
-        if (!is_word(*s) && *s != '.' && *s != '-')
-            return false;
-    return true;
-}
-
-/* "registry[:port]/name", lower case in the name. */
-static bool is_repository(const char *s, size_t len)
-{
-    const char *slash = memchr(s, '/', len);
-    if (!slash || slash == s || (size_t)(slash - s) + 1 >= len)
-        return false;
-    for (const char *p = s; p < slash; p++)
-        if (!is_word(*p) && *p != '.' && *p != '-' && *p != ':' && *p != '[' && *p != ']')
-            return false;
-    for (const char *p = slash; p < s + len; p++) {
-        if (*p == '/' && (p[1] == '/' || p + 1 == s + len))
-            return false;
-        if (!is_word(*p) && *p != '.' && *p != '-' && *p != '/')
-            return false;
-        if (*p >= 'A' && *p <= 'Z')
-            return false;
-    }
-    return true;
-}
-
 void gw_validate_image(struct gw_check *c, const char *field, const char *image)
 {
+    struct hp_image_ref ref;
+    struct hp_error e = {0};
     gw_check_length(c, field, image, 1, GW_IMAGE_BYTES_MAX);
-    if (!*image || strlen(image) > GW_IMAGE_BYTES_MAX)
-        return;
-    bool docker = strncmp(image, "docker://", 9) == 0;
-    const char *rest = image + (docker ? 9 : 4);
-    bool valid = docker || strncmp(image, "oci:/", 5) == 0;
-    for (const char *p = image; valid && *p; p++)
-        valid = (unsigned char)*p > 0x20 && *p != 0x7F;
-    if (valid) {
-        const char *at = strrchr(rest, '@'), *slash = strrchr(rest, '/');
-        const char *colon = slash ? strrchr(slash, ':') : NULL;
-        const char *end = at ? at : colon;
-        valid = end && (at ? is_digest(at + 1) : is_tag(colon + 1));
-        if (valid)
-            valid = docker ? is_repository(rest, (size_t)(end - rest)) : end - rest > 1;
-    }
-    if (!valid)
-        gw_violation(c, field,
-                     "\"%.100s\" is none of oci:/directory:tag, oci:/directory@sha256:…, docker://registry/name:tag, "
-                     "docker://registry/name@sha256:…",
-                     image);
+    if (*image && strlen(image) <= GW_IMAGE_BYTES_MAX && hp_image_ref_parse(image, &ref, &e))
+        gw_violation(c, field, "%s", e.message);
 }
 
 /* ---- Process ---- */
@@ -179,23 +126,9 @@ static void check_user(struct gw_check *c, const char *field, const char *user)
 
 static void check_signal(struct gw_check *c, const char *field, const char *name)
 {
-    static const char *const known[] = {"HUP",  "INT",    "QUIT", "ILL",   "TRAP", "ABRT", "BUS",  "FPE",
-                                        "KILL", "USR1",   "SEGV", "USR2",  "PIPE", "ALRM", "TERM", "STKFLT",
-                                        "CHLD", "CONT",   "STOP", "TSTP",  "TTIN", "TTOU", "URG",  "XCPU",
-                                        "XFSZ", "VTALRM", "PROF", "WINCH", "IO",   "PWR",  "SYS"};
     char path[GW_FIELD_MAX];
-    if (!*name)
-        return;
-    bool valid = strncmp(name, "SIG", 3) == 0;
-    if (valid && strncmp(name, "SIGRTMIN", 8) == 0)
-        valid = !name[8] || (name[8] == '+' && strspn(name + 9, "0123456789") == strlen(name + 9) && name[9] &&
-                             strlen(name + 9) <= 2);
-    else if (valid) {
-        valid = false;
-        for (size_t i = 0; !valid && i < sizeof known / sizeof known[0]; i++)
-            valid = strcmp(name + 3, known[i]) == 0;
-    }
-    if (valid)
+    int number;
+    if (!*name || (strncmp(name, "SIG", 3) == 0 && hp_signal_number(name, &number, NULL) == 0))
         return;
     join(path, field, "stop_signal");
     gw_violation(c, path, "\"%.32s\" is not a signal's name, such as SIGTERM", name);
@@ -206,10 +139,14 @@ void gw_validate_runtime(struct gw_check *c, const char *field, const Harpoon__V
     char path[GW_FIELD_MAX];
     check_strings(c, field, "command", spec->command, spec->n_command);
     check_strings(c, field, "args", spec->args, spec->n_args);
+    if (spec->n_command > 0 && !*spec->command[0]) {
+        join(path, field, "command[0]");
+        gw_violation(c, path, "must not be empty: it is the program");
+    }
     check_env(c, field, spec);
     if (*spec->working_dir) {
         join(path, field, "working_dir");
-        check_path(c, path, spec->working_dir, true);
+        check_path(c, path, spec->working_dir);
     }
     check_user(c, field, spec->user);
     check_signal(c, field, spec->stop_signal);
@@ -246,10 +183,21 @@ static void check_network(struct gw_check *c, const char *field, const Harpoon__
     join(path, field, "network.ports");
     if (!gw_check_count(c, path, n->n_ports, GW_PORTS_MAX))
         return;
-    if (n->n_ports > 0 && n->mode == HARPOON__V1__NETWORK_MODE__NETWORK_MODE_NONE)
+    if (n->n_ports > 0 && n->mode != HARPOON__V1__NETWORK_MODE__NETWORK_MODE_UNSPECIFIED &&
+        n->mode != HARPOON__V1__NETWORK_MODE__NETWORK_MODE_BRIDGE)
         gw_violation(c, path, "ports need the network mode BRIDGE");
     for (size_t i = 0; i < n->n_ports; i++)
         check_port(c, field, n, i);
+}
+
+static void check_bandwidth(struct gw_check *c, const char *field, const Harpoon__V1__ContainerSpec *spec)
+{
+    char path[GW_FIELD_MAX];
+    if (!spec->resources || !spec->resources->network_bps || !spec->network ||
+        spec->network->mode != HARPOON__V1__NETWORK_MODE__NETWORK_MODE_NONE)
+        return;
+    join(path, field, "resources.network_bps");
+    gw_violation(c, path, "%lld needs another network mode than NONE", (long long)spec->resources->network_bps);
 }
 
 static void check_restart(struct gw_check *c, const char *field, const Harpoon__V1__RestartPolicy *r)
@@ -287,9 +235,91 @@ static void check_health(struct gw_check *c, const char *field, const Harpoon__V
     check_field_range(c, path, "start_period_ms", h->start_period_ms, 0, 86400000);
 }
 
-static void check_placement(struct gw_check *c, const char *field, const Harpoon__V1__PlacementSpec *p)
+static void check_expression(struct gw_check *c, const char *field, const Harpoon__V1__LabelExpression *x)
 {
     char path[GW_FIELD_MAX];
+    join(path, field, "key");
+    gw_check_length(c, path, x->key, 1, GW_LABEL_BYTES_MAX);
+    join(path, field, "operator");
+    bool values = x->operator_ == HARPOON__V1__LABEL_OPERATOR__LABEL_OPERATOR_IN ||
+                  x->operator_ == HARPOON__V1__LABEL_OPERATOR__LABEL_OPERATOR_NOT_IN;
+    if (x->operator_ < HARPOON__V1__LABEL_OPERATOR__LABEL_OPERATOR_IN ||
+        x->operator_ > HARPOON__V1__LABEL_OPERATOR__LABEL_OPERATOR_NOT_EXISTS)
+        gw_violation(c, path, "%d is not IN, NOT_IN, EXISTS or NOT_EXISTS", (int)x->operator_);
+    join(path, field, "values");
+    if (values && !x->n_values)
+        gw_violation(c, path, "must have at least one value");
+    if (!values && x->n_values)
+        gw_violation(c, path, "%zu values; this operator takes none", x->n_values);
+    if (gw_check_count(c, path, x->n_values, GW_CONDITIONS_MAX))
+        for (size_t i = 0; i < x->n_values; i++) {
+            join_index(path, field, "values", i);
+            gw_check_length(c, path, x->values[i], 0, GW_LABEL_BYTES_MAX);
+        }
+}
+
+static void check_spread(struct gw_check *c, const char *field, const Harpoon__V1__PlacementSpec *p)
+{
+    char path[GW_FIELD_MAX], part[GW_FIELD_MAX];
+    unsigned seen = 0;
+    join(path, field, "placement.spread_group");
+    gw_check_length(c, path, p->spread_group, 0, GW_LABEL_BYTES_MAX);
+    join(path, field, "placement.spread_constraints");
+    if (p->n_spread_constraints && !*p->spread_group)
+        gw_violation(c, path, "need a spread_group");
+    if (!gw_check_count(c, path, p->n_spread_constraints, 3))
+        return;
+    for (size_t i = 0; i < p->n_spread_constraints; i++) {
+        const Harpoon__V1__SpreadConstraint *x = p->spread_constraints[i];
+        join_index(path, field, "placement.spread_constraints", i);
+        join(part, path, "topology");
+        bool known =
+            x->topology >= HARPOON__V1__TOPOLOGY__TOPOLOGY_ZONE && x->topology <= HARPOON__V1__TOPOLOGY__TOPOLOGY_HOST;
+        if (!known)
+            gw_violation(c, part, "%d is not ZONE, RACK or HOST", (int)x->topology);
+        else if (seen & 1U << x->topology)
+            gw_violation(c, part, "is given twice");
+        seen |= known ? 1U << x->topology : 0;
+        check_field_range(c, path, "max_skew", x->max_skew, 1, 1000);
+    }
+    check_enum(c, field, "placement.role", &harpoon__v1__container_role__descriptor, (int)p->role);
+}
+
+static void check_gang(struct gw_check *c, const char *field, const Harpoon__V1__PlacementSpec *p)
+{
+    char path[GW_FIELD_MAX], part[GW_FIELD_MAX];
+    join(path, field, "placement.workload_class");
+    gw_check_length(c, path, p->workload_class, 0, GW_LABEL_BYTES_MAX);
+    join(path, field, "placement");
+    check_field_range(c, path, "priority", p->priority, -GW_PRIORITY_MAX, GW_PRIORITY_MAX);
+    if (!p->gang)
+        return;
+    join(path, field, "placement.gang");
+    join(part, path, "name");
+    gw_check_length(c, part, p->gang->name, 1, GW_LABEL_BYTES_MAX);
+    check_field_range(c, path, "size", p->gang->size, 2, GW_GANG_MAX);
+}
+
+static void check_preferences(struct gw_check *c, const char *field, const Harpoon__V1__PlacementSpec *p)
+{
+    char path[GW_FIELD_MAX], part[GW_FIELD_MAX];
+    join(path, field, "placement.preferences");
+    if (!gw_check_count(c, path, p->n_preferences, GW_CONDITIONS_MAX))
+        return;
+    for (size_t i = 0; i < p->n_preferences; i++) {
+        join_index(path, field, "placement.preferences", i);
+        check_field_range(c, path, "weight", p->preferences[i]->weight, 1, 100);
+        join(part, path, "expression");
+        if (p->preferences[i]->expression)
+            check_expression(c, part, p->preferences[i]->expression);
+        else
+            gw_violation(c, part, "is missing");
+    }
+}
+
+static void check_placement(struct gw_check *c, const char *field, const Harpoon__V1__PlacementSpec *p)
+{
+    char path[GW_FIELD_MAX], part[GW_FIELD_MAX];
     if (!p)
         return;
     join(path, field, "placement.zones");
@@ -303,9 +333,34 @@ static void check_placement(struct gw_check *c, const char *field, const Harpoon
         for (size_t i = 0; i < p->n_host_labels; i++) {
             gw_check_length(c, path, p->host_labels[i]->key, 1, GW_LABEL_BYTES_MAX);
             gw_check_length(c, path, p->host_labels[i]->value, 0, GW_LABEL_BYTES_MAX);
+            for (size_t k = 0; k < i; k++)
+                if (strcmp(p->host_labels[k]->key, p->host_labels[i]->key) == 0)
+                    gw_violation(c, path, "\"%.64s\" is given twice", p->host_labels[i]->key);
         }
     join(path, field, "placement.anti_affinity_group");
     gw_check_length(c, path, p->anti_affinity_group, 0, GW_LABEL_BYTES_MAX);
+    join(path, field, "placement.affinity_group");
+    gw_check_length(c, path, p->affinity_group, 0, GW_LABEL_BYTES_MAX);
+    if (*p->affinity_group && *p->anti_affinity_group && strcmp(p->affinity_group, p->anti_affinity_group) == 0)
+        gw_violation(c, path, "\"%.64s\" is the anti_affinity_group, too", p->affinity_group);
+    join(path, field, "placement.label_expressions");
+    if (gw_check_count(c, path, p->n_label_expressions, GW_CONDITIONS_MAX))
+        for (size_t i = 0; i < p->n_label_expressions; i++) {
+            join_index(path, field, "placement.label_expressions", i);
+            check_expression(c, path, p->label_expressions[i]);
+        }
+    join(path, field, "placement.tolerations");
+    if (gw_check_count(c, path, p->n_tolerations, GW_CONDITIONS_MAX))
+        for (size_t i = 0; i < p->n_tolerations; i++) {
+            join_index(path, field, "placement.tolerations", i);
+            join(part, path, "key");
+            gw_check_length(c, part, p->tolerations[i]->key, 1, GW_LABEL_BYTES_MAX);
+            join(part, path, "value");
+            gw_check_length(c, part, p->tolerations[i]->value, 0, GW_LABEL_BYTES_MAX);
+        }
+    check_spread(c, field, p);
+    check_preferences(c, field, p);
+    check_gang(c, field, p);
     join(path, field, "placement.host");
     if (*p->host && !hp_segment_valid(p->host))
         gw_violation(c, path, "\"%.64s\" is not a host's short name", p->host);
@@ -319,12 +374,20 @@ static void check_volumes(struct gw_check *c, const char *field, const Harpoon__
         return;
     for (size_t i = 0; i < spec->n_volumes; i++) {
         const Harpoon__V1__VolumeMount *v = spec->volumes[i];
+        struct hp_error e = {0};
         join_index(path, field, "volumes", i);
         join(part, path, "volume");
         if (!hp_segment_valid(v->volume))
             gw_violation(c, part, "\"%.64s\" is not of the form [a-z]([-a-z0-9]{0,61}[a-z0-9])?", v->volume);
         join(part, path, "path");
-        check_path(c, part, v->path, false);
+        if (hp_mount_path_check(v->path, &e))
+            gw_violation(c, part, "%s", e.message);
+        const char *member;
+        if (hp_volume_storage_check(v, &member, &e)) {
+            join(part, path, member);
+            gw_violation(c, part, "%s", e.message);
+            join(part, path, "path");
+        }
         for (size_t j = 0; j < i; j++)
             if (strcmp(spec->volumes[j]->path, v->path) == 0)
                 gw_violation(c, part, "\"%.64s\" is used twice", v->path);
@@ -344,6 +407,7 @@ void gw_validate_spec(struct gw_check *c, const char *field, const Harpoon__V1__
     join(path, field, "resources");
     gw_validate_resources(c, path, spec->resources, true);
     check_network(c, field, spec->network);
+    check_bandwidth(c, field, spec);
     check_restart(c, field, spec->restart_policy);
     check_health(c, field, spec->health_check);
     check_placement(c, field, spec->placement);

@@ -95,10 +95,12 @@ Google__Rpc__Status *gw_published_status(enum gw_published outcome, const char *
 {
     switch (outcome) {
     case GW_QUEUE_FULL:
-        return hp_status_add_retry(hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "QUEUE_FULL",
-                                                 "the queue of region \"%s\" is full: retry with the same request_id",
-                                                 region),
-                                   RETRY_MS);
+        return hp_status_add_retry(
+            hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "QUEUE_FULL",
+                          "region \"%s\" takes nothing at present: its queue is full, or most of the "
+                          "queue's nodes are gone; retry with the same request_id",
+                          region),
+            RETRY_MS);
     case GW_NO_QUEUE:
         return hp_status_add_retry(hp_status_new(HP_CODE_UNAVAILABLE, "REGION_HAS_NO_QUEUE",
                                                  "region \"%s\" has no queue in the broker", region),
@@ -144,6 +146,10 @@ bool gw_verdicts_arrived(struct gw_verdicts *vs, const char *correlation, const 
         fail(p, (Google__Rpc__Status *)hp_message_clone(&v->status->base));
     else if (v->explain)
         finish(p, &v->explain->base, NULL);
+    else if (v->host_load)
+        finish(p, &v->host_load->base, NULL);
+    else if (v->propose_moves)
+        finish(p, &v->propose_moves->base, NULL);
     else if (v->operation)
         finish(p, &v->operation->base, NULL);
     else

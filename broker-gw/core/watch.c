@@ -8,9 +8,10 @@
 int gw_filter_init(struct gw_filter *f, const struct gw_principal *who, const Harpoon__V1__EventFilter *want)
 {
     assert(who);
-    *f = (struct gw_filter){.who = who};
+    *f = (struct gw_filter){0};
     if (want && !(f->want = (Harpoon__V1__EventFilter *)hp_message_clone(&want->base)))
         return HP_ENOMEM;
+    f->who = gw_principal_ref(who);
     return 0;
 }
 
@@ -19,6 +20,8 @@ void gw_filter_done(struct gw_filter *f)
     if (f->want)
         hp_unpacked_free(&f->want->base);
     f->want = NULL;
+    gw_principal_unref(f->who);
+    f->who = NULL;
 }
 
 /* Equal, or a prefix that ends in "*"; an empty pattern matches everything. */

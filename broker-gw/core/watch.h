@@ -13,7 +13,7 @@
 /* What a reader wants to see. `want` may be NULL: everything that `who` may read. */
 struct gw_filter {
     Harpoon__V1__EventFilter *want; /* owned copy or NULL */
-    const struct gw_principal *who; /* borrowed */
+    const struct gw_principal *who; /* counted */
 };
 int gw_filter_init(struct gw_filter *f, const struct gw_principal *who,
                    const Harpoon__V1__EventFilter *want) HP_MUST_CHECK;

@@ -13,6 +13,11 @@ const struct gw_principal *gw_caller(struct hp_rpc_call *call)
     return hp_rpc_peer_of(call)->identity;
 }
 
+void gw_refresh_tokens(struct gw_gateway *gw)
+{
+    gw_tokens_refresh(&gw->tokens, hp_now_ms());
+}
+
 void gw_fail(struct hp_rpc_call *call, Google__Rpc__Status *status)
 {
     if (!status) /* out of memory when it was made; perhaps it is there now */

@@ -24,7 +24,8 @@ const struct hp_config_key gw_config_keys[] = {
      "browser origins that may call http_listen, comma-separated"},
     {"gateway", "tokens_file", HP_CONFIG_FILE, AT(tokens_file), NULL, false, 0, 0,
      "INI file of [token NAME] sections; without it every call is UNAUTHENTICATED"},
-    {"broker", "url", HP_CONFIG_BROKER, AT(broker_url), NULL, true, 0, 0, "amqp:// or amqps:// URL of the broker"},
+    {"broker", "url", HP_CONFIG_BROKER, AT(broker_url), NULL, true, 0, 0,
+     "amqp:// or amqps:// URL of the broker; the nodes of a cluster with commas between"},
     {"broker", "ca", HP_CONFIG_FILE, AT(broker_ca), NULL, false, 0, 0, "PEM file of the broker's CA (amqps)"},
     {"broker", "cert", HP_CONFIG_FILE, AT(broker_cert), NULL, false, 0, 0, "PEM file of our certificate (amqps)"},
     {"broker", "key", HP_CONFIG_FILE, AT(broker_key), NULL, false, 0, 0, "PEM file of its key"},
@@ -73,9 +74,10 @@ int gw_config_check(const void *config, struct hp_error *e)
         return hp_fail(e, HP_EINVAL, "[database] socket or host must be set");
     if (!c->tokens_file)
         return 0;
+    struct hp_file_mark mark;
     struct gw_principals ps;
     gw_principals_init(&ps, 0);
-    rc = gw_tokens_load(c->tokens_file, &ps, e);
+    rc = gw_tokens_load(c->tokens_file, &mark, &ps, e);
     gw_principals_done(&ps);
     return rc;
 }

@@ -1,8 +1,8 @@
-/* config.h — the gateway's configuration and its tokens file. */
+/* config.h — the gateway's configuration. */
 #ifndef GW_CONFIG_H
 #define GW_CONFIG_H
 
-#include "core/auth.h"
+#include "base/error.h"
 #include "io/config.h"
 
 struct gw_config {
@@ -20,8 +20,5 @@ struct gw_config {
 extern const struct hp_config_key gw_config_keys[];
 /* Cross-checks, for struct hp_daemon_spec. Reads the tokens file too. */
 int gw_config_check(const void *config, struct hp_error *e);
-
-/* Reads an INI file of [token NAME] sections with sha256, projects and role. Errors name the file, the line and the token. `ps` is initialised. */
-int gw_tokens_load(const char *file, struct gw_principals *ps, struct hp_error *e) HP_MUST_CHECK;
 
 #endif

@@ -1,19 +1,23 @@
 /* One region's events: the stream pushes them, core/feed.h keeps them in order, the record fills what is missing.
  *
  * Happy path: connected → the region's sequence is read once → each event that arrives is appended, and told to watches and waiters.
- * A hole, or a reconnection: what is missing is read from the record in pages. The record cannot be read: again after a back-off, only while something is missing. */
+ * A hole, a reconnection, or no memory for an event: what is missing is read from the record in pages. The record cannot be read: again after a back-off, only while something is missing.
+ * Silence: a reader of a stream hears nothing any more when the broker's replica that it reads from is replaced, and nobody tells it. So a subscription that has been silent is begun anew
+ * behind the last event, on the same connection; that asks the record nothing. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "harpoon/internal/v1/record.pb-c.h"
 #include "io/loop.h"
 #include "shell/gateway.h"
 #include "shell/metrics.h"
 #include "shell/rows.h"
+#include "wire/batch.h"
 #include "wire/codec.h"
 
-enum { PREFETCH = 1000, ACK_EVERY = 200, FILL_EVENTS = 1000 };
+enum { PREFETCH = 250, ACK_EVERY = 50, FILL_EVENTS = 1000, SILENCE_MS = 10000, BLIND_MS = 5000 };
 
 /* A read of the record for the feed: the head, or a page of what is missing. */
 struct gw_feed_job {
@@ -144,22 +148,61 @@ static void acknowledge(struct gw_region *r, struct hp_delivery *d)
     r->unacked = 0;
 }
 
-static void on_event(struct hp_delivery *d, void *user)
+static void listen_on(struct gw_region *r, uint64_t now_ms)
 {
-    struct gw_region *r = user;
+    r->heard = false;
+    if (gw_timer_arm(&r->gw->timers, &r->silence, now_ms + SILENCE_MS) < 0)
+        hp_err("out of memory; silence of the region's event stream goes unnoticed", HP_S("region", r->name));
+}
+
+static void silence_due(struct gw_timer *t, uint64_t now_ms)
+{
+    struct gw_region *r = (struct gw_region *)((char *)t - offsetof(struct gw_region, silence));
+    if (!r->heard) {
+        hp_consumer_pause(r->consumer, 0);
+        hp_consumer_resume(r->consumer, 0);
+        r->unacked = 0;
+    }
+    listen_on(r, now_ms);
+}
+
+/* Not at once: a connection that was lost is mostly there again in a moment. */
+static void go_blind_later(struct gw_region *r)
+{
+    if (!r->blind && !r->blindness.place && gw_timer_arm(&r->gw->timers, &r->blindness, hp_now_ms() + BLIND_MS) < 0)
+        r->blind = true;
+}
+
+static void blindness_due(struct gw_timer *t, uint64_t now_ms)
+{
+    struct gw_region *r = (struct gw_region *)((char *)t - offsetof(struct gw_region, blindness));
+    r->blind = true;
+    gw_waits_blind(r);
+}
+
+static void skip(struct gw_region *r, const char *why)
+{
+    hp_metric_add(&gw_metric_bad_events, 1);
+    hp_warn("a message in the region's stream is no event of it; skipped", HP_S("region", r->name), HP_S("error", why));
+}
+
+static void take_event(struct gw_region *r, const uint8_t *body, size_t bytes)
+{
     const struct hp_unpack_limits limits = {.bytes_max = GW_EVENT_BYTES_MAX,
                                             .memory_max = 4 * (size_t)GW_EVENT_BYTES_MAX};
     ProtobufCMessage *m = NULL;
     struct hp_error e = {0};
-    size_t bytes = d->body_len;
-    int rc = hp_unpack(&harpoon__v1__event__descriptor, d->body, d->body_len, &limits, &m, &e);
-    acknowledge(r, d);
-    hp_delivery_free(d);
+    int rc = hp_unpack(&harpoon__v1__event__descriptor, body, bytes, &limits, &m, &e);
+    if (rc == HP_ENOMEM) { /* perhaps the last for a long time: no later one would show that it is missing */
+        hp_warn("out of memory for an event of the region's stream; it is read from the record",
+                HP_S("region", r->name), HP_S("error", e.message));
+        r->wants_head = true;
+        work(r);
+        return;
+    }
     Harpoon__V1__Event *event = (Harpoon__V1__Event *)m;
     if (rc < 0 || event->sequence < 1 || strcmp(event->region, r->name) != 0) {
-        hp_metric_add(&gw_metric_bad_events, 1);
-        hp_warn("a message in the region's stream is no event of it; skipped", HP_S("region", r->name),
-                HP_S("error", e.message));
+        skip(r, e.message);
         hp_unpacked_free(m);
         return;
     }
@@ -181,17 +224,43 @@ static void on_event(struct hp_delivery *d, void *user)
     hp_unpacked_free(m);
 }
 
+/* One event, or several together (harpoon.internal.v1.EventBatch). */
+static void on_message(struct hp_delivery *d, void *user)
+{
+    struct gw_region *r = user;
+    const uint8_t *at = d->body, *one;
+    size_t left = d->body_len, len;
+    r->heard = true;
+    acknowledge(r, d);
+    if (!d->type || strcmp(d->type, harpoon__internal__v1__event_batch__descriptor.name) != 0) {
+        take_event(r, at, left);
+    } else {
+        int rc;
+        while ((rc = hp_batch_next(&at, &left, &one, &len)) == 1)
+            take_event(r, one, len);
+        if (rc)
+            skip(r, "a batch is broken");
+    }
+    hp_delivery_free(d);
+}
+
 static void on_state(enum hp_amqp_state state, const struct hp_error *e, void *user)
 {
     struct gw_region *r = user;
+    hp_metric_add(&gw_metric_streams, (state != HP_AMQP_DOWN) - r->connected);
     r->connected = state != HP_AMQP_DOWN;
     if (r->gw->stopping)
         return;
     if (state == HP_AMQP_DOWN) {
+        gw_timer_disarm(&r->gw->timers, &r->silence);
+        go_blind_later(r);
         hp_warn("the region's event stream is down; reconnecting", HP_S("region", r->name),
                 HP_S("error", e ? e->message : ""));
         return;
     }
+    listen_on(r, hp_now_ms());
+    gw_timer_disarm(&r->gw->timers, &r->blindness);
+    r->blind = false;
     hp_info("the region's event stream is up", HP_S("region", r->name));
     r->unacked = 0;
     r->wants_head = true;
@@ -200,7 +269,11 @@ static void on_state(enum hp_amqp_state state, const struct hp_error *e, void *u
 
 int gw_region_start(struct gw_region *r, struct gw_gateway *gw, const char *name, struct hp_error *e)
 {
-    *r = (struct gw_region){.gw = gw, .name = name, .retry = {.fire_cb = retry_due}};
+    *r = (struct gw_region){.gw = gw,
+                            .name = name,
+                            .retry = {.fire_cb = retry_due},
+                            .silence = {.fire_cb = silence_due},
+                            .blindness = {.fire_cb = blindness_due}};
     hp_backoff_init(&r->backoff, 200, 10000);
     uint64_t seed = hp_rng_next(&gw->rng);
     gw_waiters_init(&r->waiters, GW_WAITERS_MAX, seed);
@@ -210,21 +283,25 @@ int gw_region_start(struct gw_region *r, struct gw_gateway *gw, const char *name
     if (rc < 0)
         return hp_fail(e, rc, "region %s", name);
     rc = hp_topology_region(&r->topology, name, e);
+    if (rc == 0)
+        rc = hp_topology_events(&r->stream_topology, name, e);
     if (rc < 0)
         return rc;
+    go_blind_later(r);
     char connection[HP_NAME_MAX + 1];
     snprintf(connection, sizeof connection, "broker-gw/%.63s/events/%.63s", gw->config->name, name);
-    const struct hp_subscription events = {.queue = r->topology.events, .prefetch = PREFETCH, .stream_start = "next"};
+    const struct hp_subscription events = {
+        .queue = r->stream_topology.events, .prefetch = PREFETCH, .stream_start = "next", .stream_anew = true};
     const struct hp_consumer_options o = {
         .amqp = {.url = gw->config->broker_url,
                  .ca_file = gw->config->broker_ca,
                  .cert_file = gw->config->broker_cert,
                  .key_file = gw->config->broker_key,
                  .connection_name = connection},
-        .topology = r->topology.objects,
+        .topology = r->stream_topology.objects,
         .subscriptions = &events,
         .subscription_count = 1,
-        .message_cb = on_event,
+        .message_cb = on_message,
         .state_cb = on_state,
         .user = r,
     };
@@ -234,6 +311,8 @@ int gw_region_start(struct gw_region *r, struct gw_gateway *gw, const char *name
 void gw_region_close(struct gw_region *r, void (*closed_cb)(void *user), void *user)
 {
     gw_timer_disarm(&r->gw->timers, &r->retry);
+    gw_timer_disarm(&r->gw->timers, &r->silence);
+    gw_timer_disarm(&r->gw->timers, &r->blindness);
     hp_consumer_close(r->consumer, closed_cb, user);
 }
 

@@ -93,7 +93,11 @@ static void on_verdict(struct hp_delivery *d, void *user)
                                             .memory_max = 8 * (size_t)VERDICT_BYTES_MAX};
     struct hp_error e = {0};
     ProtobufCMessage *m = NULL;
-    if (hp_unpack(&harpoon__internal__v1__verdict__descriptor, d->body, d->body_len, &limits, &m, &e) < 0)
+    int rc = hp_unpack(&harpoon__internal__v1__verdict__descriptor, d->body, d->body_len, &limits, &m, &e);
+    if (rc == HP_ENOMEM)
+        hp_warn("out of memory for a verdict; whoever waits for it is answered at its deadline",
+                HP_S("error", e.message));
+    else if (rc < 0)
         hp_warn("a message in the reply queue is no verdict; dropped", HP_S("error", e.message));
     else if (d->correlation_id)
         (void)gw_verdicts_arrived(&gw->verdicts, d->correlation_id, (const Harpoon__Internal__V1__Verdict *)m);
@@ -161,19 +165,29 @@ static Google__Rpc__Status *authenticate(void *context, const char *authorizatio
 {
     struct gw_gateway *gw = context;
     Google__Rpc__Status *status = NULL;
-    const struct gw_principal *p = gw_principals_find(&gw->principals, authorization, &status);
+    gw_refresh_tokens(gw);
+    const struct gw_principal *p = gw_principals_find(&gw->tokens.principals, authorization, &status);
     if (p) {
         peer->principal = p->name;
-        peer->identity = p;
+        peer->identity = gw_principal_ref(p);
     }
     return status;
+}
+
+static void forget(void *context, const struct hp_rpc_peer *peer)
+{
+    (void)context;
+    gw_principal_unref(peer->identity);
 }
 
 static int start_server(struct gw_gateway *gw, struct hp_error *e)
 {
     const struct gw_config *c = gw->config;
-    gw->service = (struct hp_rpc_service){
-        .methods = gw_methods, .context = gw, .authenticate = authenticate, .message_max = MESSAGE_MAX};
+    gw->service = (struct hp_rpc_service){.methods = gw_methods,
+                                          .context = gw,
+                                          .authenticate = authenticate,
+                                          .forget = forget,
+                                          .message_max = MESSAGE_MAX};
     const struct hp_rpc_server_options o = {
         .service = &gw->service,
         .grpc_listen = c->grpc_listen,
@@ -259,13 +273,9 @@ int gw_gateway_start(struct hp_daemon *d, const void *config, void **ret_state, 
     int rc = start_time(gw, e);
     if (rc < 0)
         return rc;
-    gw_principals_init(&gw->principals, hp_rng_next(&gw->rng));
     gw_verdicts_init(&gw->verdicts, &gw->timers, GW_PENDING_MAX, hp_rng_next(&gw->rng));
     gw_metrics_register();
-    if (gw->config->tokens_file)
-        rc = gw_tokens_load(gw->config->tokens_file, &gw->principals, e);
-    else
-        hp_warn("no tokens_file: every call will be UNAUTHENTICATED");
+    rc = gw_tokens_init(&gw->tokens, gw->config->tokens_file, hp_rng_next(&gw->rng), e);
     if (rc == 0)
         rc = start_db(gw, e);
     if (rc == 0)
@@ -293,7 +303,7 @@ static void all_closed(struct gw_gateway *gw)
     free(gw->region);
     gw_verdicts_done(&gw->verdicts);
     gw_timers_done(&gw->timers);
-    gw_principals_done(&gw->principals);
+    gw_tokens_done(&gw->tokens);
     free(gw);
     hp_daemon_stopped(d);
 }

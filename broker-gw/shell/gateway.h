@@ -19,6 +19,7 @@
 #include "io/rpc_server.h"
 #include "io/topology.h"
 #include "shell/config.h"
+#include "shell/tokens.h"
 
 enum {
     GW_REGIONS_MAX = 64,
@@ -43,10 +44,14 @@ struct gw_region {
     struct gw_gateway *gw;
     const char *name;               /* of the configuration */
     char requests[HP_NAME_MAX + 1]; /* queue */
-    struct hp_topology topology;
+    struct hp_topology topology, stream_topology;
     struct hp_consumer *consumer; /* of the stream */
     bool connected;               /* the stream: while it is not, watches do not beat */
     int unacked;                  /* deliveries since the last acknowledgement */
+    bool heard;                   /* something was delivered since `silence` was armed */
+    struct gw_timer silence;      /* while connected */
+    bool blind;                   /* not connected for a while: nobody is told when an operation ends */
+    struct gw_timer blindness;    /* until then */
     struct gw_feed feed;
     struct gw_waiters waiters;
     struct gw_watch_call *watches; /* list */
@@ -60,7 +65,7 @@ struct gw_gateway {
     struct hp_daemon *daemon;
     uv_loop_t *loop;
     const struct gw_config *config;
-    struct gw_principals principals;
+    struct gw_tokens tokens;
     struct hp_rng rng;         /* seeded from the kernel */
     struct gw_regions regions; /* names, for the core */
     struct gw_region *region;  /* regions.count of them */
@@ -88,6 +93,8 @@ void gw_gateway_stop(struct hp_daemon *d, void *state);
 void gw_gateway_check_ready(struct gw_gateway *gw);
 
 /* calls.c: what handlers share. */
+/* Looks whether the tokens have changed. */
+void gw_refresh_tokens(struct gw_gateway *gw);
 struct gw_gateway *gw_of(struct hp_rpc_call *call);
 const struct gw_principal *gw_caller(struct hp_rpc_call *call);
 /* Ends a call with a status that may be NULL when memory is short. */
@@ -111,6 +118,8 @@ void gw_watches_advance(struct gw_region *r);
 void gw_watches_stop(struct gw_gateway *gw);
 void gw_waits_event(struct gw_region *r, const Harpoon__V1__Event *event);
 void gw_waits_jumped(struct gw_region *r);
+/* The stream is away: whoever waits is told what there is now. */
+void gw_waits_blind(struct gw_region *r);
 void gw_waits_stop(struct gw_gateway *gw);
 
 /* Handlers; rpc_table.c binds them. */

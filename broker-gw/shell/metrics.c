@@ -14,6 +14,8 @@ struct hp_metric gw_metric_gaps = {HP_METRIC_COUNTER, P "event_gaps_total", NULL
 struct hp_metric gw_metric_bad_events = {HP_METRIC_COUNTER, P "bad_events_total", NULL,
                                          "Messages of a stream that are no event."};
 struct hp_metric gw_metric_watches = {HP_METRIC_GAUGE, P "watches", NULL, "Watch calls under way."};
+struct hp_metric gw_metric_streams = {HP_METRIC_GAUGE, P "streams_up", NULL,
+                                      "Regions whose stream of events can be followed."};
 struct hp_metric gw_metric_slow_watches = {HP_METRIC_COUNTER, P "slow_watches_total", NULL,
                                            "Watch calls ended because the reader was too slow."};
 struct hp_metric gw_metric_waits = {HP_METRIC_GAUGE, P "waits", NULL, "WaitOperation calls under way."};
@@ -33,10 +35,10 @@ static struct hp_metric published[] = {
 
 void gw_metrics_register(void)
 {
-    struct hp_metric *const all[] = {&gw_metric_accept,  &gw_metric_verdict,      &gw_metric_events,
-                                     &gw_metric_repeats, &gw_metric_gaps,         &gw_metric_bad_events,
-                                     &gw_metric_watches, &gw_metric_slow_watches, &gw_metric_waits,
-                                     &gw_metric_pending, &gw_metric_reads};
+    struct hp_metric *const all[] = {&gw_metric_accept,  &gw_metric_verdict, &gw_metric_events,
+                                     &gw_metric_repeats, &gw_metric_gaps,    &gw_metric_bad_events,
+                                     &gw_metric_watches, &gw_metric_streams, &gw_metric_slow_watches,
+                                     &gw_metric_waits,   &gw_metric_pending, &gw_metric_reads};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         hp_metric_register(all[i]);
     for (size_t i = 0; i < sizeof published / sizeof published[0]; i++)

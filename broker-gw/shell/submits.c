@@ -98,6 +98,11 @@ static int prepare_item(struct submit_call *s, const ProtobufCMessage *change, s
             hp_status_new(HP_CODE_INVALID_ARGUMENT, "FIELD_INVALID", "change: must be set"), "change", "must be set");
         return HP_EINVAL;
     }
+    gw_refresh_tokens(s->gw);
+    if (gw_caller(s->rpc)->revoked) {
+        *ret_status = gw_revoked_status(gw_caller(s->rpc));
+        return HP_EPERM;
+    }
     if (s->under_way >= GW_SUBMITTED_MAX) {
         *ret_status =
             hp_status_add_retry(hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "SUBMIT_BUSY",

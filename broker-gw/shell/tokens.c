@@ -1,17 +1,19 @@
 /* The tokens file. */
+#include <errno.h>
 #include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "shell/config.h"
+#include "base/log.h"
+#include "shell/tokens.h"
 
 enum { FIELD_BYTES_MAX = 8192 };
 
 /* The section under way; it is added when the next one begins. */
 struct reading {
     struct gw_principals *principals;
-    const char *file;
+    FILE *in;
     char name[128];                 /* "" before the first section */
     char *sha256, *projects, *role; /* heap */
     int result;
@@ -84,18 +86,67 @@ static int on_entry(void *user, const char *section, const char *key, const char
     return r->result == 0;
 }
 
-int gw_tokens_load(const char *file, struct gw_principals *ps, struct hp_error *e)
+/* libinih's reader: fgets, which takes a file that cannot be read to its end for one that ends. */
+static char *read_line(char *out, int size, void *user)
 {
-    struct reading r = {.principals = ps, .file = file, .e = e};
-    int line = ini_parse(file, on_entry, &r);
+    struct reading *r = user;
+    char *line = fgets(out, size, r->in);
+    if (!line && ferror(r->in) && r->result == 0)
+        r->result = hp_fail_errno(r->e, HP_EIO, errno, "reading");
+    return line;
+}
+
+int gw_tokens_load(const char *file, struct hp_file_mark *ret_mark, struct gw_principals *ps, struct hp_error *e)
+{
+    struct reading r = {.principals = ps, .in = fopen(file, "re"), .e = e};
+    int err = errno;
+    *ret_mark = hp_file_mark(r.in ? fileno(r.in) : -1, file);
+    if (!r.in)
+        return hp_fail_errno(e, err == ENOMEM ? HP_ENOMEM : HP_EIO, err, "%s", file);
+    int line = ini_parse_stream(read_line, &r, on_entry, &r);
+    fclose(r.in);
     if (line == 0 && r.result == 0)
         r.result = finish_section(&r);
     clear(&r);
-    if (line == -1)
-        return hp_fail(e, HP_EIO, "%s: cannot be read", file);
+    if (line < 0 && r.result == 0)
+        r.result = hp_fail(e, HP_ENOMEM, "out of memory");
     if (line > 0 && r.result == 0)
-        r.result = hp_fail(e, HP_EINVAL, "%s:%d: not a section, a comment, or key = value", file, line);
-    else if (r.result < 0)
-        r.result = line > 0 ? hp_wrap(e, "%s:%d", file, line) : hp_wrap(e, "%s", file);
-    return r.result;
+        return hp_fail(e, HP_EINVAL, "%s:%d: not a section, a comment, or key = value", file, line);
+    if (r.result < 0)
+        return line > 0 ? hp_wrap(e, "%s:%d", file, line) : hp_wrap(e, "%s", file);
+    return 0;
+}
+
+int gw_tokens_init(struct gw_tokens *t, const char *file, uint64_t seed, struct hp_error *e)
+{
+    *t = (struct gw_tokens){.file = file, .seed = seed};
+    gw_principals_init(&t->principals, seed);
+    if (file)
+        return gw_tokens_load(file, &t->mark, &t->principals, e);
+    hp_warn("no tokens_file: every call will be UNAUTHENTICATED");
+    return 0;
+}
+
+void gw_tokens_done(struct gw_tokens *t)
+{
+    gw_principals_done(&t->principals);
+}
+
+void gw_tokens_refresh(struct gw_tokens *t, uint64_t now_ms)
+{
+    if (!t->file || now_ms - t->looked_ms < HP_FILE_LOOK_MS)
+        return;
+    t->looked_ms = now_ms;
+    if (hp_file_mark_is(&t->mark, t->file))
+        return;
+    struct hp_error e = {0};
+    struct gw_principals next;
+    gw_principals_init(&next, t->seed);
+    if (gw_tokens_load(t->file, &t->mark, &next, &e)) {
+        hp_warn("the tokens have changed and cannot be used; the former ones stay", HP_S("error", e.message));
+    } else {
+        gw_principals_replace(&t->principals, &next);
+        hp_info("the tokens have changed", HP_S("file", t->file), HP_I("count", t->principals.by_digest.count));
+    }
+    gw_principals_done(&next);
 }

@@ -10,7 +10,7 @@
 #include "shell/reads.h"
 #include "wire/codec.h"
 
-enum { TIMEOUT_DEFAULT_S = 30, TIMEOUT_MAX_S = 600, DEADLINE_MARGIN_MS = 100 };
+enum { TIMEOUT_DEFAULT_S = 30, BLIND_HOLD_MS = 2000, TIMEOUT_MAX_S = 600, DEADLINE_MARGIN_MS = 100 };
 
 /* One call; it lives until the call is answered or gone, and no read is under way. */
 struct wait_call {
@@ -22,6 +22,7 @@ struct wait_call {
     struct hp_db_job job;
     bool reading, again;           /* a read is under way; and another is wanted after it */
     bool late;                     /* the timeout has passed: the next read is the answer */
+    bool blind;                    /* that was cut short, for want of events */
     Harpoon__V1__Operation *found; /* result of a read; NULL: not recorded */
 };
 
@@ -62,6 +63,16 @@ static int run_read(struct hp_db_job *job, struct hp_db_conn *c, struct hp_error
     return gw_select_operation(c, &w->name, &w->found, e);
 }
 
+/* It may be recorded at any moment, and nobody would hear of it. */
+static Google__Rpc__Status *unseen(const struct wait_call *w)
+{
+    return hp_status_add_retry(hp_status_new(HP_CODE_UNAVAILABLE, "FEED_UNAVAILABLE",
+                                             "the operation is not recorded yet, and the events of region \"%s\" "
+                                             "cannot be followed at present",
+                                             w->region->name),
+                               1000);
+}
+
 static void read_done(struct hp_db_job *job, int result, const struct hp_error *e)
 {
     struct wait_call *w = (struct wait_call *)((char *)job - offsetof(struct wait_call, job));
@@ -75,7 +86,7 @@ static void read_done(struct hp_db_job *job, int result, const struct hp_error *
     else if (o && (w->late || gw_stage_terminal(o->stage)))
         reply(w, o);
     else if (w->late && !w->again)
-        end(w, gw_operation_not_found(w->waiter.key));
+        end(w, w->blind ? unseen(w) : gw_operation_not_found(w->waiter.key));
     else if (w->again)
         start_read(w);
     if (o)
@@ -126,6 +137,19 @@ void gw_waits_jumped(struct gw_region *r)
     }
 }
 
+void gw_waits_blind(struct gw_region *r)
+{
+    for (struct hp_map_node *n = hp_map_first(&r->waiters.by_operation), *next; n; n = next) {
+        next = hp_map_next(n);
+        for (struct gw_waiter *waiter = n->value, *after; waiter; waiter = after) {
+            after = waiter->next;
+            struct wait_call *w = (struct wait_call *)((char *)waiter - offsetof(struct wait_call, waiter));
+            w->late = w->blind = true;
+            start_read(w);
+        }
+    }
+}
+
 void gw_waits_stop(struct gw_gateway *gw)
 {
     for (int i = 0; i < gw->regions.count; i++)
@@ -154,6 +178,7 @@ static uint64_t timeout_of(const Harpoon__V1__WaitOperationRequest *r, struct hp
 static void add_wait(struct hp_rpc_call *call, struct gw_region *r, const struct hp_operation_name *name,
                      const char *text, uint64_t wait_ms)
 {
+    bool blind = r->blind && wait_ms > BLIND_HOLD_MS; /* no event would come: whoever goes on waiting asks again */
     struct wait_call *w = calloc(1, sizeof *w);
     if (!w || gw_waiters_add(&r->waiters, &w->waiter, text) < 0) {
         free(w);
@@ -169,7 +194,8 @@ static void add_wait(struct hp_rpc_call *call, struct gw_region *r, const struct
     w->timer.fire_cb = timeout;
     hp_rpc_set_user(call, w);
     hp_metric_add(&gw_metric_waits, 1);
-    if (gw_timer_arm(&r->gw->timers, &w->timer, hp_now_ms() + wait_ms) < 0)
+    w->blind = blind;
+    if (gw_timer_arm(&r->gw->timers, &w->timer, hp_now_ms() + (blind ? BLIND_HOLD_MS : wait_ms)) < 0)
         end(w, NULL);
     else
         start_read(w);

@@ -131,6 +131,11 @@ static void tick(struct gw_timer *t, uint64_t now_ms)
 {
     struct gw_watch_call *w = (struct gw_watch_call *)((char *)t - offsetof(struct gw_watch_call, timer));
     bool starting = w->watch.state == GW_WATCH_STARTING;
+    gw_refresh_tokens(w->region->gw);
+    if (w->watch.filter.who->revoked) {
+        end(w, gw_revoked_status(w->watch.filter.who));
+        return;
+    }
     if (starting && now_ms - w->opened_ms >= GW_START_MS) {
         end(w, hp_status_add_retry(hp_status_new(HP_CODE_UNAVAILABLE, "FEED_UNAVAILABLE",
                                                  "the events of region \"%s\" cannot be followed at present",
@@ -292,6 +297,10 @@ static void pump(struct gw_watch_call *w)
     const struct gw_feed *feed = &w->region->feed;
     if (w->reading || feed->state == GW_FEED_UNKNOWN)
         return;
+    if (w->watch.filter.who->revoked) {
+        end(w, gw_revoked_status(w->watch.filter.who));
+        return;
+    }
     if (w->watch.state == GW_WATCH_STARTING) {
         if (w->start == START_NOW)
             begin(w, feed->last);

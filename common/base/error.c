@@ -1,5 +1,6 @@
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -46,12 +47,19 @@ void hp_error_set(struct hp_error *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     format(e, code, fmt, ap);
     va_end(ap);
+    if (code != HP_ENOMEM || strstr(e->message, "memory"))
+        return;
+    size_t n = strlen(e->message);
+    int wanted = snprintf(e->message + n, sizeof e->message - n, ": %s", hp_strerror(code));
+    trim_utf8(e->message + n, sizeof e->message - n, wanted);
 }
 
-void hp_error_set_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...)
+int hp_error_set_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...)
 {
+    if (code == HP_EIO && (errnum == ENOSPC || errnum == EDQUOT))
+        code = HP_ELIMIT;
     if (!e)
-        return;
+        return code;
     va_list ap;
     va_start(ap, fmt);
     format(e, code, fmt, ap);
@@ -60,6 +68,7 @@ void hp_error_set_errno(struct hp_error *e, int code, int errnum, const char *fm
     char buf[128];
     int wanted = snprintf(e->message + n, sizeof e->message - n, ": %s", strerror_r(errnum, buf, sizeof buf));
     trim_utf8(e->message + n, sizeof e->message - n, wanted);
+    return code;
 }
 
 int hp_error_wrap(struct hp_error *e, const char *fmt, ...)

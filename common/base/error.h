@@ -51,14 +51,13 @@ static inline int hp_error_negative(int code)
 }
 
 /* Sets *e (may be NULL) and gives `code`, so that `return hp_fail(e, HP_EINVAL, "port %d: …", p);` reads well. `code` is negative. A macro, so that compilers and
- * analyzers see that the result is too. */
+ * analyzers see that the result is too. With HP_ENOMEM the message says what the memory was for; ": out of memory" is added where it does not speak of memory. */
 #define hp_fail(e, code, ...) (hp_error_set((e), (code), __VA_ARGS__), hp_error_negative(code))
 void hp_error_set(struct hp_error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* As hp_fail, and appends ": " and the text of the errno value. */
-#define hp_fail_errno(e, code, errnum, ...)                                                                            \
-    (hp_error_set_errno((e), (code), (errnum), __VA_ARGS__), hp_error_negative(code))
-void hp_error_set_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...)
+/* As hp_fail, and appends ": " and the text of the errno value. A full disk or quota is no HP_EIO, but HP_ELIMIT. */
+#define hp_fail_errno(e, code, errnum, ...) hp_error_negative(hp_error_set_errno((e), (code), (errnum), __VA_ARGS__))
+int hp_error_set_errno(struct hp_error *e, int code, int errnum, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
 /* Puts "text: " in front of the message of *e (may be NULL) and gives e's code (HP_EINTERNAL when e is NULL or clear). */

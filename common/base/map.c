@@ -125,12 +125,21 @@ int hp_map_put(struct hp_map *m, const char *key, void *value, void **ret_old)
     return 0;
 }
 
+static struct hp_map_node *lookup(const struct hp_map *m, const char *key)
+{
+    return m->count ? *find(m, key, hp_hash(m->seed, key, strlen(key))) : NULL;
+}
+
 void *hp_map_get(const struct hp_map *m, const char *key)
 {
-    if (!m->count)
-        return NULL;
-    struct hp_map_node *n = *find(m, key, hp_hash(m->seed, key, strlen(key)));
+    struct hp_map_node *n = lookup(m, key);
     return n ? n->value : NULL;
+}
+
+const char *hp_map_key(const struct hp_map *m, const char *key)
+{
+    const struct hp_map_node *n = lookup(m, key);
+    return n ? n->key : NULL;
 }
 
 void *hp_map_remove(struct hp_map *m, const char *key)

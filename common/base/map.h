@@ -33,6 +33,8 @@ void hp_map_done(struct hp_map *m);
 int hp_map_put(struct hp_map *m, const char *key, void *value, void **ret_old) HP_MUST_CHECK;
 /* NULL when there is none. */
 void *hp_map_get(const struct hp_map *m, const char *key);
+/* The map's own copy of a key, valid until its entry is removed; NULL when there is none. */
+const char *hp_map_key(const struct hp_map *m, const char *key);
 /* Removes and returns the value; NULL when there was none. */
 void *hp_map_remove(struct hp_map *m, const char *key);
 

@@ -34,11 +34,16 @@ uint64_t hp_rpc_deadline_left_ms(const struct hp_rpc_call *call)
     return call->ops->deadline_left_ms(call);
 }
 
-int hp_rpc_send(struct hp_rpc_call *call, const ProtobufCMessage *response)
+static int send_response(struct hp_rpc_call *call, const ProtobufCMessage *response)
 {
     assert(!call->ended);
     assert(response->descriptor == call->entry->method->response);
-    int rc = call->ops->send(call, response);
+    return call->ops->send(call, response);
+}
+
+int hp_rpc_send(struct hp_rpc_call *call, const ProtobufCMessage *response)
+{
+    int rc = send_response(call, response);
     return rc == HP_ENOMEM ? HP_ELIMIT : rc;
 }
 
@@ -67,9 +72,13 @@ void hp_rpc_finish(struct hp_rpc_call *call, Google__Rpc__Status *status)
 
 void hp_rpc_reply(struct hp_rpc_call *call, const ProtobufCMessage *response)
 {
-    int rc = hp_rpc_send(call, response);
+    int rc = send_response(call, response);
     if (rc == 0 || rc == HP_EAGAIN) {
         hp_rpc_finish(call, NULL);
+        return;
+    }
+    if (rc == HP_ENOMEM) {
+        hp_rpc_finish(call, hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", "no memory for the response"));
         return;
     }
     hp_rpc_finish(call, hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE",
@@ -129,4 +138,11 @@ Google__Rpc__Status *hp_rpc_call_authenticate(struct hp_rpc_call *call, const st
     if (call->entry->method->anonymous || !service->authenticate)
         return NULL;
     return service->authenticate(service->context, authorization, &call->peer);
+}
+
+void hp_rpc_call_forget(struct hp_rpc_call *call, const struct hp_rpc_service *service)
+{
+    if (call->peer.identity && service->forget)
+        service->forget(service->context, &call->peer);
+    call->peer.identity = NULL;
 }

@@ -36,5 +36,7 @@ Google__Rpc__Status *hp_rpc_input_status(int code, const struct hp_error *e);
 /* Checks the credentials for the call's method (peer is filled in); NULL when the call may go on. */
 Google__Rpc__Status *hp_rpc_call_authenticate(struct hp_rpc_call *call, const struct hp_rpc_service *service,
                                               const char *authorization);
+/* The call is about to be freed. */
+void hp_rpc_call_forget(struct hp_rpc_call *call, const struct hp_rpc_service *service);
 
 #endif

@@ -26,7 +26,8 @@ static size_t take_prefix(struct hp_message_reader *r, const uint8_t *data, size
     size_t n = HP_MESSAGE_PREFIX - r->prefix_have;
     if (n > len)
         n = len;
-    memcpy(r->prefix + r->prefix_have, data, n);
+    if (n > 0) /* a body of nothing may have no address */
+        memcpy(r->prefix + r->prefix_have, data, n);
     r->prefix_have += n;
     return n;
 }

@@ -41,7 +41,7 @@ struct hp_rpc_peer {
     const char *cert_cn;   /* or NULL */
     const char *principal; /* set by the authenticator; lives as long as the call */
     uint64_t grants;       /* the authenticator's own bits */
-    const void *identity;  /* the authenticator's own, must outlive the call */
+    const void *identity;  /* the authenticator's own, must outlive the call: until `forget` */
 };
 
 /* The handler's own pointer on a call. */
@@ -73,10 +73,11 @@ typedef Google__Rpc__Status *(*hp_rpc_authenticate_fn)(void *context, const char
 struct hp_rpc_service {
     const struct hp_rpc_method *const *methods; /* NULL-terminated */
     void *context;
-    hp_rpc_authenticate_fn authenticate; /* NULL: everybody */
-    size_t message_max;                  /* bytes of one request message; 0: 1 MiB */
-    size_t call_buffer_max;              /* bytes queued to one slow client; 0: 4 MiB */
-    int calls_max;                       /* concurrent calls of one connection; 0: 1000 */
+    hp_rpc_authenticate_fn authenticate;                           /* NULL: everybody */
+    void (*forget)(void *context, const struct hp_rpc_peer *peer); /* a call with an identity is over; may be NULL */
+    size_t message_max;                                            /* bytes of one request message; 0: 1 MiB */
+    size_t call_buffer_max;                                        /* bytes queued to one slow client; 0: 4 MiB */
+    int calls_max;                                                 /* concurrent calls of one connection; 0: 1000 */
 };
 
 #endif

@@ -52,8 +52,10 @@ static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, voi
     if (!is_request(frame))
         return 0;
     struct server_call *c = server_call_new(user, frame->hd.stream_id);
-    if (!c)
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (!c) /* nothing was done: the client may try again */
+        return nghttp2_submit_rst_stream(h2, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_REFUSED_STREAM)
+                   ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+                   : 0;
     int rc = nghttp2_session_set_stream_user_data(h2, frame->hd.stream_id, c);
     assert(rc == 0);
     return rc;

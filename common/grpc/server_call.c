@@ -101,6 +101,7 @@ void server_call_closed(struct server_call *c)
         if (s->config.idle_ms)
             server_due(s, s->now_ms + s->config.idle_ms);
     }
+    hp_rpc_call_forget(&c->base, s->config.service);
     free(c);
 }
 
@@ -345,7 +346,8 @@ void server_call_header(struct server_call *c, const uint8_t *name, size_t name_
         if (!c->timeout_bad)
             c->deadline_ms = c->session->now_ms + ms;
     } else if (equals(name, name_len, "authorization") && !c->authorization) {
-        c->authorization = strndup(text, value_len); /* without memory: no credentials */
+        c->authorization = strndup(text, value_len);
+        c->out_of_memory = !c->authorization;
     }
 }
 
@@ -371,6 +373,8 @@ static Google__Rpc__Status *check_headers(struct server_call *c)
         return hp_status_new(HP_CODE_INTERNAL, "NO_TRAILERS",
                              "the header \"te: trailers\" is missing: a proxy between us may not support trailers");
     }
+    if (c->out_of_memory)
+        return hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", "no memory for the request's credentials");
     if (!c->base.entry)
         return hp_status_new(HP_CODE_UNIMPLEMENTED, "UNKNOWN_METHOD", "there is no such method");
     if (c->encoding_bad)

@@ -36,6 +36,7 @@ struct server_call {
     enum server_call_state state;
     uint16_t http_status; /* of the response; not 200 only for refusals */
     bool post, te_trailers, content_type, path_seen, timeout_bad, encoding_bad; /* from the header block */
+    bool out_of_memory;                                                         /* for a header */
     bool half_closed;                                                           /* the client has sent END_STREAM */
     bool half_close_done;                                                       /* … and the handler knows */
     bool paused;                                                                /* by the handler */

@@ -10,7 +10,8 @@
 
 #include "base/error.h"
 
-/* "amqp://user:password@host:port/vhost" or amqps:// with the files below. Strings are copied. */
+/* "amqp://user:password@host:port/vhost" or amqps:// with the files below; several, with commas between, are nodes of one cluster, tried in turn from any one on. A comma in
+ * a password is written %2C. Strings are copied. */
 struct hp_amqp_options {
     const char *url;
     const char *ca_file, *cert_file, *key_file; /* amqps; cert and key for EXTERNAL */
@@ -46,9 +47,9 @@ enum hp_amqp_state { HP_AMQP_DOWN, HP_AMQP_UP, HP_AMQP_BLOCKED /* broker alarm: 
 /* ---- Publishing ---- */
 
 enum hp_publish_outcome {
-    HP_PUBLISH_CONFIRMED,   /* durable as far as the queue is */
-    HP_PUBLISH_REJECTED,    /* basic.nack: the queue is full (reject-publish) */
-    HP_PUBLISH_RETURNED,    /* mandatory and no queue */
+    HP_PUBLISH_CONFIRMED, /* durable as far as the queue is */
+    HP_PUBLISH_REJECTED, /* basic.nack: the queue is full (reject-publish), or has no leader. When it goes on for 3 s the connection is made anew, not more often than every 10 to 60 s */
+    HP_PUBLISH_RETURNED, /* mandatory and no queue */
     HP_PUBLISH_UNAVAILABLE, /* not sent: no connection (told in the next turn), blocked until the deadline, or the window of hp_publisher_options is full */
     HP_PUBLISH_UNKNOWN, /* sent, and the connection was lost (or the deadline passed) before the confirm: may or may not be there */
 };
@@ -81,7 +82,7 @@ struct hp_publisher_options {
     size_t window_max;                     /* messages submitted and not done; 0: 20,000 */
     size_t window_bytes_max;               /* 0: 64 MiB */
     /* Loop thread; may be NULL. DOWN comes with the reason, also for a first or further attempt that fails, unless it is the same reason as the last
-     * time. An object that exists with other arguments is such a reason (it names the object; tried again every 30 s). */
+     * time. An object that exists with other arguments is such a reason (it names the object; tried again every 10 s). */
     void (*state_cb)(enum hp_amqp_state state, const struct hp_error *e, void *user);
     void *user;
 };
@@ -91,6 +92,11 @@ int hp_publisher_new(uv_loop_t *loop, const struct hp_publisher_options *o, stru
 /* Loop thread. Submissions made in one turn of the loop travel together. */
 void hp_publish(struct hp_publisher *p, struct hp_publish *m);
 enum hp_amqp_state hp_publisher_state(const struct hp_publisher *p);
+/* Loop thread. Gives the connection up, and connects anew: what is under way ends as UNKNOWN or UNAVAILABLE, on a later turn. `why` is the error that state_cb is told. */
+void hp_publisher_reconnect(struct hp_publisher *p, const char *why);
+/* Loop thread. For a stream that the broker can no longer serve: connects anew, and deletes the topology's streams before it declares them. What they held is lost. False, and nothing
+ * happens, when the connection is neither up nor failed to declare; or when the declaration was refused for its arguments, or for want of a right. */
+bool hp_publisher_remake_streams(struct hp_publisher *p);
 /* Loop thread. Gives what is under way `linger_ms` to be confirmed; the rest end as UNKNOWN or UNAVAILABLE; then closed_cb, and p is freed. */
 void hp_publisher_close(struct hp_publisher *p, uint64_t linger_ms, void (*closed_cb)(void *user), void *user);
 
@@ -115,7 +121,10 @@ struct hp_subscription {
         *stream_start; /* streams: "first", "last", "next", or NULL with a stream_offset above 0; else not a stream */
     int64_t
         stream_offset; /* first offset wanted. After a reconnect it goes on behind the last one delivered; when none was, from the start again: "next" may then have missed some */
-    bool paused;       /* not consumed until hp_consumer_resume */
+    bool
+        stream_anew; /* after a reconnect it begins as stream_start says, not behind the last one delivered: for readers that fill what is missing by
+                          themselves. A broker that lost its data counts from 0 again, and nothing would come for long otherwise */
+    bool paused;     /* not consumed until hp_consumer_resume */
 };
 
 struct hp_consumer;

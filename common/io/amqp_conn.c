@@ -31,6 +31,7 @@ enum {
     SETTLED_MS = 5000,          /* a connection that lived so long starts the back-off anew */
     SUSPECT_MS = 200,           /* grace before a silent peer is given up: the loop itself may have been late */
     BACKOFF_INITIAL_MS = 100,
+    REMAKE_MS = 10000, /* what was to be deleted then may be well by now */
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -220,13 +221,24 @@ static void close_handles(struct hp_amqp_conn *c)
     uv_close((uv_handle_t *)&c->idle, on_handle_closed);
 }
 
+/* The other nodes of the cluster are tried soon, and the back-off grows with each time that all have failed. */
+static uint64_t retry_delay(struct hp_amqp_conn *c)
+{
+    hp_amqp_login_turn(&c->login);
+    if (++c->misses % c->login.node_count)
+        return 1 + hp_rng_below(&c->rng, BACKOFF_INITIAL_MS);
+    return hp_backoff_next_ms(&c->backoff, &c->rng);
+}
+
 /* Between connections: everything of the last one is forgotten, the next is planned. */
 static void wait_for_retry(struct hp_amqp_conn *c)
 {
     uint64_t now = uv_now(c->loop);
-    if (c->settled_at_ms && now - c->settled_at_ms >= SETTLED_MS)
+    if (c->settled_at_ms && now - c->settled_at_ms >= SETTLED_MS) {
         hp_backoff_reset(&c->backoff);
-    uint64_t delay = hp_backoff_next_ms(&c->backoff, &c->rng);
+        c->misses = 0;
+    }
+    uint64_t delay = retry_delay(c);
     c->state = WAITING;
     c->retry_at_ms = now + (delay > c->retry_min_ms ? delay : c->retry_min_ms);
     c->retry_min_ms = c->settled_at_ms = c->reply_due_ms = c->heartbeat_ms = 0;
@@ -241,7 +253,7 @@ static void ended(struct hp_amqp_conn *c)
 {
     struct hp_error e = c->error;
     c->error = (struct hp_error){0};
-    hp_wrap(&e, "broker %s", c->login.address);
+    hp_wrap(&e, "broker %s", hp_amqp_login_node(&c->login)->address);
     bool closing = c->closing; /* `down` may close, and then the handles are closing already */
     wait_for_retry(c);
     c->ev->down(c->user, &e);
@@ -285,6 +297,22 @@ void hp_amqp_conn_close(struct hp_amqp_conn *c)
     c->replies = 1;
     c->reply_due_ms = uv_now(c->loop) + CLOSE_MS;
     arm(c);
+}
+
+bool hp_amqp_conn_remake(struct hp_amqp_conn *c)
+{
+    if (c->closing || (c->state != OPEN && !c->undeclared))
+        return false;
+    struct hp_error e = {0};
+    c->remake_until_ms = uv_now(c->loop) + REMAKE_MS;
+    if (c->state == WAITING) {
+        c->retry_at_ms = uv_now(c->loop);
+        arm(c);
+    } else if (c->state == DECLARING || c->state == OPEN) {
+        hp_fail(&e, HP_EUNAVAILABLE, "the stream is to be made anew");
+        hp_amqp_conn_drop(c, 0, &e);
+    }
+    return true;
 }
 
 void hp_amqp_conn_settled(struct hp_amqp_conn *c)
@@ -352,7 +380,8 @@ static void connect_now(struct hp_amqp_conn *c)
     struct hp_error e = {0};
     c->frame_max = FRAME_MAX;
     c->state = CONNECTING;
-    int rc = hp_stream_connect(c->loop, c->login.address, c->login.host, &o, &stream_events, c, &c->stream, &e);
+    const struct hp_amqp_node *node = hp_amqp_login_node(&c->login);
+    int rc = hp_stream_connect(c->loop, node->address, node->host, &o, &stream_events, c, &c->stream, &e);
     if (rc) {
         c->stream = NULL;
         c->error = e;
@@ -390,6 +419,7 @@ int hp_amqp_conn_new(uv_loop_t *loop, const struct hp_amqp_options *o, const str
         free(c);
         return rc;
     }
+    c->login.node = hp_rng_below(&c->rng, c->login.node_count); /* clients spread over the nodes */
     for (int i = 0; i <= channels; i++)
         init_amqp_pool(&c->channels[i].pool, 4096);
     uv_timer_init(loop, &c->timer);

@@ -9,7 +9,7 @@
 enum {
     HP_AMQP_BODY_MAX = 16 << 20,     /* of one message; a longer one is not handed over */
     HP_AMQP_OUT_HIGH = 1 << 20,      /* owners stop encoding messages above this many unsent bytes */
-    HP_AMQP_CONFIG_RETRY_MS = 30000, /* after a refusal that only a change of configuration can end */
+    HP_AMQP_CONFIG_RETRY_MS = 10000, /* after a refusal that only a change of configuration can end */
 };
 
 struct hp_amqp_conn;
@@ -59,6 +59,9 @@ void hp_amqp_conn_answered(struct hp_amqp_conn *c);
 void hp_amqp_conn_settled(struct hp_amqp_conn *c);
 /* Gives the connection up; `down` follows on a later turn, then the next attempt, not before retry_min_ms. */
 void hp_amqp_conn_drop(struct hp_amqp_conn *c, uint64_t retry_min_ms, const struct hp_error *e);
+/* For a stream that the broker can no longer serve: begins anew and, on the next connection that comes about within ten seconds, deletes the topology's streams before
+ * it declares them. False, and nothing happens, unless the connection is open, or the last one ended while it declared for another reason than its arguments or its rights. */
+bool hp_amqp_conn_remake(struct hp_amqp_conn *c);
 /* In order, within a second. `closed` follows, never from inside. */
 void hp_amqp_conn_close(struct hp_amqp_conn *c);
 
@@ -70,6 +73,8 @@ struct hp_amqp_object *hp_amqp_objects_copy(const struct hp_amqp_object *objects
 void hp_amqp_objects_free(struct hp_amqp_object *objects);
 int hp_amqp_put_declare(struct hp_buf *b, uint16_t channel, const struct hp_amqp_object *o,
                         struct hp_error *e) HP_MUST_CHECK;
+int hp_amqp_put_delete(struct hp_buf *b, uint16_t channel, const struct hp_amqp_object *o,
+                       struct hp_error *e) HP_MUST_CHECK;
 /* "queue requests.r1", for messages. */
 void hp_amqp_object_describe(char out[320], const struct hp_amqp_object *o);
 

@@ -26,23 +26,28 @@ struct hp_amqp_conn {
     struct hp_tls_context *tls;      /* NULL: plain TCP */
     struct hp_amqp_object *topology; /* ends with name NULL */
     enum hp_amqp_conn_state state;
-    bool closing;                  /* hp_amqp_conn_close was called */
-    bool stalled;                  /* the stream is full */
-    bool suspect;                  /* the peer was silent for too long when last looked at */
-    struct hp_stream *stream;      /* NULL when WAITING */
-    struct hp_error error;         /* why the connection ends */
-    uv_timer_t timer;              /* next of: retry, reply due, heartbeat */
-    uv_idle_t idle;                /* active: a turn was asked for */
-    int open_handles;              /* of the two above */
-    struct hp_backoff backoff;     /* between attempts */
-    struct hp_rng rng;             /* its jitter */
-    uint64_t retry_at_ms;          /* WAITING */
-    uint64_t retry_min_ms;         /* of the failure under way */
-    uint64_t settled_at_ms;        /* 0: not yet */
-    uint64_t reply_due_ms;         /* 0: none */
-    int replies;                   /* still due */
-    int declared;                  /* objects answered while DECLARING; -1: channel.open-ok still due */
-    uint64_t heartbeat_ms;         /* negotiated; 0 none */
+    bool closing;              /* hp_amqp_conn_close was called */
+    bool stalled;              /* the stream is full */
+    bool suspect;              /* the peer was silent for too long when last looked at */
+    struct hp_stream *stream;  /* NULL when WAITING */
+    struct hp_error error;     /* why the connection ends */
+    uv_timer_t timer;          /* next of: retry, reply due, heartbeat */
+    uv_idle_t idle;            /* active: a turn was asked for */
+    int open_handles;          /* of the two above */
+    struct hp_backoff backoff; /* between attempts */
+    struct hp_rng rng;         /* its jitter */
+    unsigned misses;           /* attempts and connections that ended since one lasted */
+    uint64_t retry_at_ms;      /* WAITING */
+    uint64_t retry_min_ms;     /* of the failure under way */
+    uint64_t settled_at_ms;    /* 0: not yet */
+    bool undeclared; /* the last connection that got so far ended while DECLARING, and trying again may help */
+    uint64_t
+        remake_until_ms;   /* until then the topology's streams are deleted before they are declared; 0: not wanted */
+    int deleting;          /* of them, DECLARING: not answered yet */
+    uint64_t reply_due_ms; /* 0: none */
+    int replies;           /* still due */
+    int declared;          /* objects answered while DECLARING; -1: channel.open-ok still due */
+    uint64_t heartbeat_ms; /* negotiated; 0 none */
     uint64_t sent_ms, received_ms; /* last traffic */
     size_t frame_max;              /* negotiated */
     struct hp_buf out;             /* encoded, not yet given to the stream */

@@ -22,6 +22,7 @@ struct sub {
     bool no_ack, exclusive, stream;
     bool wanted;         /* not paused */
     int64_t offset_next; /* streams: first offset wanted; -1: as stream_start says */
+    bool anew;           /* see hp_subscription */
     enum sub_state state;
     int replies;        /* OPENING: still due */
     uint64_t opening;   /* number of the channel's opening */
@@ -75,6 +76,8 @@ static int put_consume(struct hp_consumer *c, struct sub *s, struct hp_error *e)
             return rc;
         s->replies = 3;
     }
+    if (s->anew)
+        s->offset_next = -1;
     amqp_table_entry_t offset = {.key = amqp_cstring_bytes("x-stream-offset")};
     if (s->offset_next >= 0) {
         offset.value.kind = AMQP_FIELD_KIND_I64;
@@ -427,6 +430,7 @@ static int take_subscription(struct sub *s, const struct hp_subscription *from, 
         return hp_fail(e, HP_EINVAL, "subscription to \"%s\": stream offset %lld is negative", from->queue,
                        (long long)from->stream_offset);
     s->stream = from->stream_start || from->stream_offset > 0;
+    s->anew = from->stream_start && from->stream_anew;
     if (s->stream && from->no_ack)
         return hp_fail(e, HP_EINVAL, "subscription to \"%s\": a stream needs acknowledgements", from->queue);
     s->prefetch = from->prefetch;

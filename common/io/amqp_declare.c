@@ -122,6 +122,12 @@ static int put_queue(struct hp_buf *b, uint16_t channel, const struct hp_amqp_ob
     return hp_amqp_put_method(b, channel, AMQP_QUEUE_DECLARE_METHOD, &m, e);
 }
 
+int hp_amqp_put_delete(struct hp_buf *b, uint16_t channel, const struct hp_amqp_object *o, struct hp_error *e)
+{
+    amqp_queue_delete_t m = {.queue = amqp_cstring_bytes(o->name)};
+    return hp_amqp_put_method(b, channel, AMQP_QUEUE_DELETE_METHOD, &m, e);
+}
+
 int hp_amqp_put_declare(struct hp_buf *b, uint16_t channel, const struct hp_amqp_object *o, struct hp_error *e)
 {
     if (o->kind == HP_AMQP_FANOUT) {

@@ -39,13 +39,31 @@ static int on_tune(struct hp_amqp_conn *c, const amqp_connection_tune_t *tune, s
     return say(c, 0, AMQP_CONNECTION_OPEN_METHOD, &open, e);
 }
 
+static int delete_streams(struct hp_amqp_conn *c, struct hp_error *e)
+{
+    bool wanted = uv_now(c->loop) < c->remake_until_ms;
+    int rc = 0;
+    c->remake_until_ms = 0;
+    for (size_t i = 0; wanted && !rc && c->topology[i].name; i++) {
+        if (c->topology[i].kind != HP_AMQP_QUEUE_STREAM)
+            continue;
+        rc = hp_amqp_put_delete(&c->out, 1, &c->topology[i], e);
+        c->deleting++;
+    }
+    return rc;
+}
+
 /* Channel 1 and all declarations in one write; the answers come in the same order. */
 static int declare_all(struct hp_amqp_conn *c, struct hp_error *e)
 {
     c->state = DECLARING;
     c->declared = -1;
+    c->deleting = 0;
+    c->undeclared = true; /* until they are */
     amqp_channel_open_t open = {.out_of_band = amqp_empty_bytes};
     int rc = hp_amqp_put_method(&c->out, 1, AMQP_CHANNEL_OPEN_METHOD, &open, e);
+    if (!rc)
+        rc = delete_streams(c, e);
     for (size_t i = 0; !rc && c->topology[i].name; i++)
         rc = hp_amqp_put_declare(&c->out, 1, &c->topology[i], e);
     hp_amqp_conn_flush(c);
@@ -95,16 +113,25 @@ static int on_declare_reply(struct hp_amqp_conn *c, amqp_method_number_t id, con
     if (id == AMQP_CHANNEL_CLOSE_METHOD) {
         const amqp_channel_close_t *m = method;
         hp_amqp_close_error(e, m->reply_code, m->reply_text);
-        if (c->declared >= 0 && c->topology[c->declared].name) {
+        if (c->declared >= 0 && c->deleting) {
+            hp_wrap(e, "a stream cannot be deleted");
+        } else if (c->declared >= 0 && c->topology[c->declared].name) {
             char what[320];
             hp_amqp_object_describe(what, &c->topology[c->declared]);
             hp_wrap(e, "%s cannot be declared", what);
         }
         /* Other arguments than those of the existing object, or no right: trying often does not help. A lock ends with the old connection; and a broker that has
          * just started answers NOT_FOUND for a queue whose process is not up yet. */
-        if (m->reply_code != AMQP_RESOURCE_LOCKED && m->reply_code != AMQP_NOT_FOUND)
+        if (m->reply_code != AMQP_RESOURCE_LOCKED && m->reply_code != AMQP_NOT_FOUND) {
             c->retry_min_ms = HP_AMQP_CONFIG_RETRY_MS;
+            c->undeclared = false;
+        }
         return e->code;
+    }
+    if (id == AMQP_QUEUE_DELETE_OK_METHOD && c->deleting > 0) {
+        c->deleting--;
+        c->reply_due_ms = uv_now(c->loop) + c->login.rpc_ms;
+        return 0;
     }
     c->declared++;
     if (c->topology[c->declared].name) {
@@ -112,6 +139,7 @@ static int on_declare_reply(struct hp_amqp_conn *c, amqp_method_number_t id, con
         return 0;
     }
     c->state = OPEN;
+    c->undeclared = false;
     c->reply_due_ms = 0;
     c->ev->open(c->user);
     return 0;

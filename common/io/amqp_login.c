@@ -6,32 +6,73 @@
 
 enum { FRAME_MAX = 128 * 1024, HEARTBEAT_S = 10, TIMEOUT_MS = 5000 };
 
-static int take_url(struct hp_amqp_login *l, const char *url, struct hp_error *e)
+static int bad_url(struct hp_error *e)
 {
-    char *copy = strdup(url);
-    if (!copy)
-        return hp_fail(e, HP_ENOMEM, "broker URL: out of memory");
-    struct amqp_connection_info info;
-    amqp_default_connection_info(&info);
     /* The password stays out of messages. */
-    if (amqp_parse_url(copy, &info) != AMQP_STATUS_OK || !info.host || !*info.host || info.port < 1 ||
-        info.port > 65535) {
-        free(copy);
-        return hp_fail(e, HP_EINVAL, "broker URL: expected amqp://user:password@host:port/vhost or amqps://…");
-    }
-    l->tls = info.ssl;
-    l->external = info.ssl && !strchr(url, '@');
-    l->host = strdup(info.host);
-    l->user = strdup(info.user);
-    l->password = strdup(info.password);
-    l->vhost = strdup(info.vhost && *info.vhost ? info.vhost : "/");
-    int n = asprintf(&l->address, strchr(info.host, ':') ? "[%s]:%d" : "%s:%d", info.host, info.port);
-    if (n < 0)
-        l->address = NULL;
-    free(copy);
-    if (!l->host || !l->user || !l->password || !l->vhost || !l->address)
+    return hp_fail(e, HP_EINVAL, "broker URL: expected amqp://user:password@host:port/vhost or amqps://…");
+}
+
+/* What all nodes have in common: from the first URL. */
+static int take_account(struct hp_amqp_login *l, const struct amqp_connection_info *info, bool named,
+                        struct hp_error *e)
+{
+    l->tls = info->ssl;
+    l->external = info->ssl && !named;
+    l->user = strdup(info->user);
+    l->password = strdup(info->password);
+    l->vhost = strdup(info->vhost && *info->vhost ? info->vhost : "/");
+    if (!l->user || !l->password || !l->vhost)
         return hp_fail(e, HP_ENOMEM, "broker URL: out of memory");
     return 0;
+}
+
+static bool same_account(const struct hp_amqp_login *l, const struct amqp_connection_info *info)
+{
+    return l->tls == (info->ssl != 0) && strcmp(l->user, info->user) == 0 && strcmp(l->password, info->password) == 0 &&
+           strcmp(l->vhost, info->vhost && *info->vhost ? info->vhost : "/") == 0;
+}
+
+/* One URL of the list; `url` is changed. */
+static int take_url(struct hp_amqp_login *l, char *url, struct hp_error *e)
+{
+    struct amqp_connection_info info;
+    amqp_default_connection_info(&info);
+    bool named = strchr(url, '@');
+    if (amqp_parse_url(url, &info) != AMQP_STATUS_OK || !info.host || !*info.host || info.port < 1 || info.port > 65535)
+        return bad_url(e);
+    if (l->node_count == HP_AMQP_NODES_MAX)
+        return hp_fail(e, HP_ELIMIT, "broker URL: more than %d nodes", HP_AMQP_NODES_MAX);
+    int rc = l->node_count ? 0 : take_account(l, &info, named, e);
+    if (rc)
+        return rc;
+    if (l->node_count && !same_account(l, &info))
+        return hp_fail(e, HP_EINVAL, "broker URL: the nodes must have scheme, user, password and vhost in common");
+    struct hp_amqp_node *n = &l->nodes[l->node_count++];
+    n->host = strdup(info.host);
+    if (asprintf(&n->address, strchr(info.host, ':') ? "[%s]:%d" : "%s:%d", info.host, info.port) < 0)
+        n->address = NULL;
+    return n->host && n->address ? 0 : hp_fail(e, HP_ENOMEM, "broker URL: out of memory");
+}
+
+/* "URL, URL": the nodes of one cluster. */
+static int take_urls(struct hp_amqp_login *l, const char *urls, struct hp_error *e)
+{
+    char *copy = strdup(urls), *save = NULL;
+    int rc = copy ? 0 : hp_fail(e, HP_ENOMEM, "broker URL: out of memory");
+    for (char *one = copy ? strtok_r(copy, ", \t", &save) : NULL; one && !rc; one = strtok_r(NULL, ", \t", &save))
+        rc = take_url(l, one, e);
+    free(copy);
+    return rc || l->node_count ? rc : bad_url(e);
+}
+
+const struct hp_amqp_node *hp_amqp_login_node(const struct hp_amqp_login *l)
+{
+    return &l->nodes[l->node];
+}
+
+void hp_amqp_login_turn(struct hp_amqp_login *l)
+{
+    l->node = (l->node + 1) % l->node_count;
 }
 
 int hp_amqp_login_init(struct hp_amqp_login *l, const struct hp_amqp_options *o, struct hp_error *e)
@@ -45,7 +86,7 @@ int hp_amqp_login_init(struct hp_amqp_login *l, const struct hp_amqp_options *o,
         return hp_fail(e, HP_EINVAL, "broker URL: missing");
     if (l->heartbeat_s < 1 || l->heartbeat_s > 600)
         return hp_fail(e, HP_EINVAL, "broker heartbeat %d s: must be 1 to 600", o->heartbeat_s);
-    int rc = take_url(l, o->url, e);
+    int rc = take_urls(l, o->url, e);
     if (rc)
         return rc;
     l->external = l->external && o->cert_file;
@@ -57,8 +98,10 @@ int hp_amqp_login_init(struct hp_amqp_login *l, const struct hp_amqp_options *o,
 
 void hp_amqp_login_done(struct hp_amqp_login *l)
 {
-    free(l->host);
-    free(l->address);
+    for (size_t i = 0; i < l->node_count; i++) {
+        free(l->nodes[i].host);
+        free(l->nodes[i].address);
+    }
     free(l->user);
     free(l->password);
     free(l->vhost);

@@ -5,9 +5,17 @@
 #include "io/amqp.h"
 #include "io/amqp_wire.h"
 
-struct hp_amqp_login {
-    char *host;    /* also the name that the broker's certificate must have */
+enum { HP_AMQP_NODES_MAX = 16 };
+
+/* Where one node of the broker's cluster is. */
+struct hp_amqp_node {
+    char *host;    /* also the name that the node's certificate must have */
     char *address; /* "host:port", "[v6]:port" */
+};
+
+struct hp_amqp_login {
+    struct hp_amqp_node nodes[HP_AMQP_NODES_MAX];
+    size_t node_count, node; /* node: the one in use */
     char *user, *password, *vhost;
     char *name;         /* of the connection */
     bool tls, external; /* external: the certificate says who we are */
@@ -18,9 +26,13 @@ struct hp_amqp_login {
     uint8_t *response; /* SASL PLAIN */
 };
 
-/* HP_EINVAL for a URL that cannot be used. */
+/* HP_EINVAL for a URL that cannot be used, and for several that differ in more than host and port; HP_ELIMIT for more than HP_AMQP_NODES_MAX. */
 int hp_amqp_login_init(struct hp_amqp_login *l, const struct hp_amqp_options *o, struct hp_error *e) HP_MUST_CHECK;
 void hp_amqp_login_done(struct hp_amqp_login *l);
+/* The node in use. */
+const struct hp_amqp_node *hp_amqp_login_node(const struct hp_amqp_login *l);
+/* On to the next node, round and round. */
+void hp_amqp_login_turn(struct hp_amqp_login *l);
 /* *ok points into *l. HP_EUNSUPPORTED when the broker does not offer our way to log in. */
 int hp_amqp_login_start(struct hp_amqp_login *l, const amqp_connection_start_t *start, amqp_connection_start_ok_t *ok,
                         struct hp_error *e) HP_MUST_CHECK;

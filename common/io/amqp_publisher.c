@@ -5,18 +5,35 @@
  *
  * A mandatory message carries its tag in a header: the broker gives headers back with basic.return, which has no delivery tag, and the return comes before the confirm. */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/amqp_conn.h"
 #include "io/amqp_window.h"
 
-enum { WINDOW_MAX = 20000, DEADLINE_MS = 5000, EXPIRY_STEP_MS = 50 };
+enum {
+    WINDOW_MAX = 20000,
+    DEADLINE_MS = 5000,
+    EXPIRY_STEP_MS = 50,
+    REJECTED_MS = 3000, /* a queue has taken nothing for so long: connect anew */
+    REJECTED_AGAIN_MS = 10000,
+    REJECTED_AGAIN_MAX_MS = 60000,
+};
 #define WINDOW_BYTES_MAX ((size_t)64 << 20)
 #define TAG_HEADER "x-harpoon-tag"
 
 struct list {
     struct hp_publish *head, *tail;
+};
+
+/* The queue that has taken nothing on this connection since its first rejection. It may be full. It may also be that the channel met it first while its leader's node was gone: such a channel
+ * never finds the new leader (RabbitMQ 3.10, rabbit_fifo_client:enqueue), and only another one can. So now and then the connection is made anew. */
+struct rejecting {
+    char queue[256];            /* the routing key */
+    uint64_t since_ms, last_ms; /* since_ms 0: none */
+    uint64_t again_ms;          /* between one connection given up for it and the next; doubles */
+    uint64_t not_before_ms;
 };
 
 struct hp_publisher {
@@ -30,7 +47,8 @@ struct hp_publisher {
     struct hp_error error;
     struct hp_confirm_window window; /* tags of what was sent on this connection */
     struct list waiting, sent, refused;
-    size_t count, bytes;      /* waiting and sent */
+    size_t count, bytes; /* waiting and sent */
+    struct rejecting rejecting;
     uv_timer_t timer;         /* deadlines */
     uint64_t linger_until_ms; /* closing */
     bool closing;             /* hp_publisher_close was called */
@@ -138,6 +156,11 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- Sending ---- */
 
+static const char *route(const struct hp_publish *m)
+{
+    return m->routing_key ? m->routing_key : "";
+}
+
 static int encode(struct hp_publisher *p, struct hp_publish *m, uint64_t tag)
 {
     amqp_table_entry_t entry = {
@@ -161,7 +184,7 @@ static int encode(struct hp_publisher *p, struct hp_publish *m, uint64_t tag)
 #undef SET
     amqp_basic_publish_t publish = {
         .exchange = amqp_cstring_bytes(m->exchange ? m->exchange : ""),
-        .routing_key = amqp_cstring_bytes(m->routing_key ? m->routing_key : ""),
+        .routing_key = amqp_cstring_bytes(route(m)),
         .mandatory = m->mandatory,
     };
     struct hp_buf *out = hp_amqp_conn_out(p->conn);
@@ -253,15 +276,51 @@ static void on_open(void *user)
     hp_amqp_conn_expect(p->conn);
 }
 
+static void taken(struct hp_publisher *p, const struct hp_publish *m)
+{
+    struct rejecting *r = &p->rejecting;
+    if (r->since_ms && strcmp(r->queue, route(m)) == 0)
+        *r = (struct rejecting){0};
+}
+
+static void rejected(struct hp_publisher *p, const struct hp_publish *m)
+{
+    struct rejecting *r = &p->rejecting;
+    uint64_t now = uv_now(p->loop);
+    if (!r->since_ms || now - r->last_ms > REJECTED_MS) { /* another one may be forgotten: nobody asks for it */
+        snprintf(r->queue, sizeof r->queue, "%s", route(m));
+        r->since_ms = r->last_ms = now ? now : 1;
+    } else if (strcmp(r->queue, route(m)) == 0) {
+        r->last_ms = now;
+    }
+}
+
+/* Whether the queue has rejected everything for long enough, and the connection was not given up for that a short while ago. */
+static int rejects_all(struct hp_publisher *p, struct hp_error *e)
+{
+    struct rejecting *r = &p->rejecting;
+    uint64_t now = uv_now(p->loop);
+    if (!r->since_ms || r->last_ms - r->since_ms < REJECTED_MS || now < r->not_before_ms)
+        return 0;
+    r->again_ms = r->again_ms ? 2 * r->again_ms : REJECTED_AGAIN_MS;
+    if (r->again_ms > REJECTED_AGAIN_MAX_MS)
+        r->again_ms = REJECTED_AGAIN_MAX_MS;
+    r->not_before_ms = now + r->again_ms;
+    return hp_fail(e, HP_EUNAVAILABLE, "queue %s has taken nothing for %d ms: it is full, or its leader is not found",
+                   r->queue, (int)(r->last_ms - r->since_ms));
+}
+
 static void on_ack(void *item, void *user)
 {
     struct hp_publish *m = item;
+    taken(user, m);
     finish(user, m, m->returned_ ? HP_PUBLISH_RETURNED : HP_PUBLISH_CONFIRMED);
 }
 
 static void on_nack(void *item, void *user)
 {
     struct hp_publish *m = item;
+    rejected(user, m);
     finish(user, m, m->returned_ ? HP_PUBLISH_RETURNED : HP_PUBLISH_REJECTED);
 }
 
@@ -286,6 +345,8 @@ static void on_method(void *user, uint16_t channel, amqp_method_number_t id, con
     case AMQP_BASIC_NACK_METHOD: {
         const amqp_basic_nack_t *m = method;
         rc = hp_confirm_window_settle(&p->window, m->delivery_tag, m->multiple, on_nack, p, &e);
+        if (!rc)
+            rc = rejects_all(p, &e);
         break;
     }
     case AMQP_CHANNEL_CLOSE_METHOD: {
@@ -347,6 +408,7 @@ static void on_down(void *user, const struct hp_error *e)
     struct hp_publisher *p = user;
     bool was_up = p->state != HP_AMQP_DOWN;
     p->state = HP_AMQP_DOWN;
+    p->rejecting.since_ms = 0;
     fail_all(p);
     hp_confirm_window_reset(&p->window);
     if (was_up || !p->reported || strcmp(p->error.message, e->message) != 0) {
@@ -402,6 +464,20 @@ void hp_publisher_close(struct hp_publisher *p, uint64_t linger_ms, void (*close
     p->linger_until_ms = uv_now(p->loop) + linger_ms;
     arm(p, p->linger_until_ms);
     hp_amqp_conn_kick(p->conn);
+}
+
+void hp_publisher_reconnect(struct hp_publisher *p, const char *why)
+{
+    struct hp_error e = {0};
+    if (p->closing || p->state == HP_AMQP_DOWN)
+        return;
+    hp_fail(&e, HP_EUNAVAILABLE, "%s", why);
+    hp_amqp_conn_drop(p->conn, 0, &e);
+}
+
+bool hp_publisher_remake_streams(struct hp_publisher *p)
+{
+    return !p->closing && hp_amqp_conn_remake(p->conn);
 }
 
 enum hp_amqp_state hp_publisher_state(const struct hp_publisher *p)

@@ -144,6 +144,21 @@ static int split_long_line(struct loader *l, char *line, size_t size)
     return 0;
 }
 
+static int code_of(int errnum)
+{
+    switch (errnum) {
+    case ENOMEM:
+        return HP_ENOMEM;
+    case EACCES:
+        return HP_EPERM;
+    case ENOENT:
+    case ENOTDIR:
+        return HP_ENOTFOUND;
+    default:
+        return HP_EIO;
+    }
+}
+
 /* libinih's reader: one line into `out`, as fgets does. */
 static char *read_line(char *out, int size, void *user)
 {
@@ -157,8 +172,8 @@ static char *read_line(char *out, int size, void *user)
     errno = 0;
     ssize_t n = getline(&line, &cap, l->in);
     if (n < 0) {
-        if (ferror(l->in))
-            fail_at(l, HP_EIO, "%s", strerror(errno));
+        if (!feof(l->in)) /* getline without memory sets no error on the file: it is not its end, either */
+            fail_at(l, code_of(errno), "%s", strerror(errno));
         free(line);
         return NULL;
     }
@@ -190,7 +205,7 @@ static int load_file(struct loader *l, const char *file)
     memset(l->set_at, 0, sizeof l->set_at);
     l->in = fopen(file, "re");
     if (!l->in)
-        return hp_fail_errno(l->e, errno == EACCES ? HP_EPERM : HP_ENOTFOUND, errno, "%s", file);
+        return hp_fail_errno(l->e, code_of(errno), errno, "%s", file);
     if (fstat(fileno(l->in), &st) == 0 && !S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode)) {
         fclose(l->in);
         return hp_fail(l->e, HP_EINVAL, "%s: not a file", file);
@@ -227,7 +242,7 @@ static int load_dropins(struct loader *l, const char *file)
         return hp_fail(l->e, HP_EINVAL, "configuration file name of %zu bytes is too long", strlen(file));
     int n = scandir(dir, &list, is_dropin, by_bytes), rc = 0;
     if (n < 0)
-        return errno == ENOENT || errno == ENOTDIR ? 0 : hp_fail_errno(l->e, HP_EIO, errno, "%s", dir);
+        return errno == ENOENT || errno == ENOTDIR ? 0 : hp_fail_errno(l->e, code_of(errno), errno, "%s", dir);
     if (n > DROPINS_MAX)
         rc = hp_fail(l->e, HP_ELIMIT, "%s: %d drop-ins (at most %d)", dir, n, DROPINS_MAX);
     for (int i = 0; i < n; i++) {

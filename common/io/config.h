@@ -18,7 +18,7 @@ enum hp_config_type {
     /* Strings (and a list) with a form, which --check-config holds them to; empty ones pass. */
     HP_CONFIG_ADDRESS,   /* host:port, [v6]:port */
     HP_CONFIG_ADDRESSES, /* a list of them */
-    HP_CONFIG_BROKER,    /* amqp:// or amqps:// URL */
+    HP_CONFIG_BROKER,    /* amqp:// or amqps:// URL, or several with commas between */
     HP_CONFIG_FILE,      /* path of a file that can be read */
     HP_CONFIG_SUBNET,    /* IPv4 CIDR with 8 to 30 bits */
 };

@@ -111,14 +111,26 @@ static bool is_subnet(const char *text)
            bits <= 30;
 }
 
+/* Every one of them; they may hold a password and are not shown. */
+static bool are_broker_urls(const char *text)
+{
+    static const char separators[] = ", \t";
+    for (text += strspn(text, separators); *text; text += strspn(text, separators)) {
+        if (strncmp(text, "amqp://", 7) != 0 && strncmp(text, "amqps://", 8) != 0)
+            return false;
+        text += strcspn(text, separators);
+    }
+    return true;
+}
+
 static int check_form(enum hp_config_type type, const char *text, struct hp_error *e)
 {
     if (!*text)
         return 0;
     if ((type == HP_CONFIG_ADDRESS || type == HP_CONFIG_ADDRESSES) && !is_address(text))
         return hp_fail(e, HP_EINVAL, "\"%.300s\" is not host:port with a port from 0 to 65535", text);
-    if (type == HP_CONFIG_BROKER && strncmp(text, "amqp://", 7) != 0 && strncmp(text, "amqps://", 8) != 0)
-        return hp_fail(e, HP_EINVAL, "not an amqp:// or amqps:// URL"); /* may hold a password: not shown */
+    if (type == HP_CONFIG_BROKER && !are_broker_urls(text))
+        return hp_fail(e, HP_EINVAL, "not an amqp:// or amqps:// URL, nor several with commas between");
     if (type == HP_CONFIG_SUBNET && !is_subnet(text))
         return hp_fail(e, HP_EINVAL, "\"%.300s\" is not a subnet such as 10.88.0.0/16 (8 to 30 bits)", text);
     if (type == HP_CONFIG_FILE && access(text, R_OK) != 0)

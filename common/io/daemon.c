@@ -252,8 +252,9 @@ void hp_daemon_ready(struct hp_daemon *d)
 #ifdef HP_HAVE_SYSTEMD
 static void feed_watchdog(uv_timer_t *t)
 {
-    (void)t;
-    tell_systemd("WATCHDOG=1");
+    struct hp_daemon *d = t->data;
+    if (d->stopping || !d->spec->alive || d->spec->alive(d, d->state))
+        tell_systemd("WATCHDOG=1");
 }
 #endif
 
@@ -261,8 +262,8 @@ static void start_watchdog(struct hp_daemon *d)
 {
 #ifdef HP_HAVE_SYSTEMD
     uint64_t usec = 0;
-    if (sd_watchdog_enabled(0, &usec) > 0 && usec >= 2000) {
-        uv_timer_start(&d->watchdog, feed_watchdog, 0, usec / 2000);
+    if (sd_watchdog_enabled(0, &usec) > 0 && usec >= 4000) {
+        uv_timer_start(&d->watchdog, feed_watchdog, 0, usec / 4000);
         uv_unref((uv_handle_t *)&d->watchdog);
     }
 #else
@@ -340,7 +341,7 @@ static void open_frame(struct hp_daemon *d)
     uv_timer_init(&d->loop, &d->watchdog);
     uv_signal_init(&d->loop, &d->on_term);
     uv_signal_init(&d->loop, &d->on_int);
-    d->stop_soon.data = d->on_term.data = d->on_int.data = d;
+    d->watchdog.data = d->stop_soon.data = d->on_term.data = d->on_int.data = d;
     uv_signal_start(&d->on_term, on_signal, SIGTERM);
     uv_signal_start(&d->on_int, on_signal, SIGINT);
 }

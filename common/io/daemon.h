@@ -2,6 +2,7 @@
 #ifndef HP_IO_DAEMON_H
 #define HP_IO_DAEMON_H
 
+#include <stdbool.h>
 #include <uv.h>
 
 #include "base/error.h"
@@ -22,6 +23,8 @@ struct hp_daemon_spec {
     int (*start)(struct hp_daemon *d, const void *config, void **ret_state, struct hp_error *e);
     /* SIGTERM or SIGINT (once): begin an orderly end and call hp_daemon_stopped when done. A second signal exits at once. */
     void (*stop)(struct hp_daemon *d, void *state);
+    /* For a daemon with more loops than this one: asked a few times in each period of systemd's watchdog, which is told only when the answer is true. May be NULL. */
+    bool (*alive)(struct hp_daemon *d, void *state);
 };
 
 /* The whole of main(). Returns the exit code: 0 ended in order, 1 failed, 2 usage or configuration. */

@@ -27,7 +27,7 @@ struct hp_db_conn;
 /* One job, embedded in its owner. Outcome: 0; HP_EUNAVAILABLE nothing happened (no connection); HP_ETIMEDOUT / HP_EIO after the job began: for a
  * transaction the outcome of COMMIT may be unknown (`commit_unknown`): look the dedupe key up before trying again. */
 struct hp_db_job {
-    /* On a database thread, with a live connection. Must leave no open transaction and no open result: on failure the connection is rolled back, on HP_EIO, HP_ETIMEDOUT it is closed. */
+    /* On a database thread, with a live connection. Must leave no open transaction and no open result: on failure the connection is rolled back, on HP_EIO, HP_ETIMEDOUT, HP_ENOMEM it is closed. */
     int (*run)(struct hp_db_job *job, struct hp_db_conn *c, struct hp_error *e);
     /* Loop thread, exactly once. */
     void (*done_cb)(struct hp_db_job *job, int result, const struct hp_error *e);

@@ -113,8 +113,8 @@ static bool in_transaction(const struct hp_db_conn *c)
 
 int hp_db_settle(struct hp_db_conn *c, int result, struct hp_error *e)
 {
-    if (result == HP_EIO || result == HP_ETIMEDOUT) {
-        hp_db_disconnect(c); /* the server rolls back */
+    if (result == HP_EIO || result == HP_ETIMEDOUT || result == HP_ENOMEM) {
+        hp_db_disconnect(c); /* the server rolls back; without memory there may be an answer that nobody has read */
         return result;
     }
     if (!in_transaction(c))
@@ -172,6 +172,13 @@ static int code_of(unsigned number)
     }
 }
 
+/* The client library gives no number when it finds no memory to take an answer in: the rest of it waits in the connection. */
+static int fail_by(struct hp_error *e, const char *what, unsigned number, const char *text)
+{
+    return number ? hp_fail(e, code_of(number), "%s: %s (%u)", what, text, number)
+                  : hp_fail(e, HP_ENOMEM, "%s: out of memory", what);
+}
+
 int hp_db_fail(struct hp_db_conn *c, struct hp_error *e, const char *what)
 {
     unsigned number = mysql_errno(c->mysql);
@@ -180,7 +187,7 @@ int hp_db_fail(struct hp_db_conn *c, struct hp_error *e, const char *what)
         number = mysql_stmt_errno(c->last);
         text = mysql_stmt_error(c->last);
     }
-    return hp_fail(e, code_of(number), "%s: %s (%u)", what, text, number);
+    return fail_by(e, what, number, text);
 }
 
 int hp_db_exec(struct hp_db_conn *c, const char *sql, uint64_t *ret_affected, struct hp_error *e)
@@ -205,7 +212,7 @@ int hp_db_begin(struct hp_db_conn *c, struct hp_error *e)
 int hp_db_commit(struct hp_db_conn *c, struct hp_db_job *job, struct hp_error *e)
 {
     int rc = hp_db_exec(c, "COMMIT", NULL, e);
-    if (rc == HP_EIO || rc == HP_ETIMEDOUT)
+    if (rc == HP_EIO || rc == HP_ETIMEDOUT || rc == HP_ENOMEM)
         job->commit_unknown = true; /* the answer was lost, not the commit, perhaps */
     return rc;
 }
@@ -223,8 +230,7 @@ int hp_db_prepare(struct hp_db_conn *c, const char *sql, MYSQL_STMT **ret, struc
     if (!stmt)
         return hp_fail(e, HP_ENOMEM, "prepared statement: out of memory");
     if (mysql_stmt_prepare(stmt, sql, strlen(sql))) {
-        int rc = hp_fail(e, code_of(mysql_stmt_errno(stmt)), "%s: %s (%u)", sql, mysql_stmt_error(stmt),
-                         mysql_stmt_errno(stmt));
+        int rc = fail_by(e, sql, mysql_stmt_errno(stmt), mysql_stmt_error(stmt));
         mysql_stmt_close(stmt);
         return rc;
     }

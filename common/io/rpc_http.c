@@ -4,6 +4,7 @@
  * stopped, and our handles close. */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,18 +15,26 @@
 #include "io/loop.h"
 #include "io/rpc_http_impl.h"
 
-enum { HTTP_BACKLOG = 1024, PEM_MAX = 1 << 20, HTTP_HANDLES = 4 };
+enum { HTTP_BACKLOG = 1024, HTTP_HANDLES = 4 };
 
 /* ---- running ---- */
 
 static void on_timer(uv_timer_t *timer);
 static void on_again(uv_idle_t *idle);
 static void quiesce(struct rpc_http *h);
+static void renew(struct rpc_http *h);
+static void close_one(struct rpc_http *h);
 
 void rpc_http_run_again(struct rpc_http *h)
 {
     if (!uv_is_active((uv_handle_t *)&h->again))
         uv_idle_start(&h->again, on_again);
+}
+
+static bool has_connections(const struct rpc_http *h)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    return info && info->num_connections > 0;
 }
 
 static void run(struct rpc_http *h)
@@ -38,10 +47,12 @@ static void run(struct rpc_http *h)
         c->pending = false;
         http_call_work(c);
     }
-    if (h->draining && !h->quiet)
+    if (h->stale && !h->draining && !h->replaced)
+        renew(h);
+    if ((h->draining || h->replaced) && !h->quiet)
         quiesce(h);
-    if (h->draining && TAILQ_EMPTY(&h->calls)) {
-        rpc_http_close(h);
+    if ((h->draining && TAILQ_EMPTY(&h->calls)) || (h->replaced && !has_connections(h))) {
+        close_one(h);
         return;
     }
     MHD_UNSIGNED_LONG_LONG ms;
@@ -120,8 +131,13 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
         if (conn)
             rpc_http_read_done(h, conn);
         free(conn);
+        /* When descriptors had run out, libmicrohttpd listens again only in a further run, and nothing but us would cause one. */
+        if (!h->closing)
+            rpc_http_run_again(h);
         return;
     }
+    if (hp_tls_files_changed(&h->files, hp_now_ms()))
+        h->stale = true;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     conn = info ? calloc(1, sizeof *conn) : NULL;
     *context = conn; /* without memory libmicrohttpd's own timeout must do */
@@ -202,38 +218,15 @@ static int open_socket(struct rpc_http *h, const char *address, int *ret, struct
     return 0;
 }
 
-static int read_pem(const char *file, char **ret, struct hp_error *e)
+/* Takes fd over, in any case. */
+static int start_daemon(struct rpc_http *h, int fd, struct hp_error *e)
 {
-    FILE *f = fopen(file, "re");
-    if (!f)
-        return hp_fail_errno(e, HP_EIO, errno, "%s", file);
-    char *text = malloc(PEM_MAX);
-    size_t n = text ? fread(text, 1, PEM_MAX - 1, f) : 0;
-    fclose(f);
-    if (n == 0) {
-        free(text);
-        return hp_fail(e, text ? HP_EINVAL : HP_ENOMEM, "%s: nothing could be read", file);
-    }
-    text[n] = '\0';
-    *ret = text;
-    return 0;
-}
-
-static void wipe(char *text)
-{
-    if (text)
-        explicit_bzero(text, strlen(text));
-    free(text);
-}
-
-static int start_daemon(struct rpc_http *h, const struct hp_rpc_server_options *o, int fd, struct hp_error *e)
-{
-    char *cert = NULL, *key = NULL;
-    int rc = o->cert_file ? read_pem(o->cert_file, &cert, e) : 0;
-    if (rc == 0 && cert)
-        rc = read_pem(o->key_file, &key, e);
-    struct MHD_OptionItem tls[] = {
-        {MHD_OPTION_HTTPS_MEM_CERT, 0, cert}, {MHD_OPTION_HTTPS_MEM_KEY, 0, key}, {MHD_OPTION_END, 0, NULL}};
+    char *text[HP_TLS_FILES];
+    int rc = hp_tls_files_read(&h->files, text, e);
+    const char *cert = text[HP_TLS_FILE_CERT];
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, text[HP_TLS_FILE_CERT]},
+                                   {MHD_OPTION_HTTPS_MEM_KEY, 0, text[HP_TLS_FILE_KEY]},
+                                   {MHD_OPTION_END, 0, NULL}};
     if (rc == 0) {
         unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (cert ? MHD_USE_TLS : 0);
         h->daemon = MHD_start_daemon(
@@ -246,8 +239,9 @@ static int start_daemon(struct rpc_http *h, const struct hp_rpc_server_options *
             rc = hp_fail(e, HP_EINVAL, "the HTTP server on %s does not start%s", h->address,
                          cert ? " (are the certificate and its key a pair?)" : "");
     }
-    free(cert);
-    wipe(key);
+    hp_tls_texts_free(text);
+    if (rc)
+        close(fd);
     return rc;
 }
 
@@ -267,6 +261,42 @@ static int start_handles(struct rpc_http *h, struct hp_error *e)
     return 0;
 }
 
+static void free_http(struct rpc_http *h)
+{
+    hp_tls_files_close(&h->files);
+    free(h->allow_origins);
+    free(h);
+}
+
+static struct rpc_http *new_http(struct hp_rpc_server *s, const char *cert, const char *key, const char *allow_origins,
+                                 struct hp_error *e)
+{
+    struct rpc_http *h = calloc(1, sizeof *h);
+    if (h && allow_origins)
+        h->allow_origins = strdup(allow_origins);
+    if (!h || (allow_origins && !h->allow_origins) || hp_tls_files_init(&h->files, NULL, cert, key, e)) {
+        free(h ? h->allow_origins : NULL);
+        free(h);
+        hp_fail(e, HP_ENOMEM, "no memory for the HTTP server");
+        return NULL;
+    }
+    h->server = s;
+    h->limits = hp_rpc_limits_of(s->service);
+    TAILQ_INIT(&h->calls);
+    TAILQ_INIT(&h->pending);
+    TAILQ_INIT(&h->reading);
+    return h;
+}
+
+/* Takes fd over, in any case. */
+static int launch(struct rpc_http *h, int fd, struct hp_error *e)
+{
+    int rc = start_daemon(h, fd, e);
+    if (rc == 0 && (rc = start_handles(h, e)))
+        MHD_stop_daemon(h->daemon); /* closes fd */
+    return rc;
+}
+
 int rpc_http_start(struct hp_rpc_server *s, const struct hp_rpc_server_options *o, struct rpc_http **ret,
                    struct hp_error *e)
 {
@@ -274,35 +304,55 @@ int rpc_http_start(struct hp_rpc_server *s, const struct hp_rpc_server_options *
         return hp_fail(e, HP_EINVAL, "plaintext HTTP is served on loopback addresses only, not on %s", o->http_listen);
     if (o->cert_file && !o->key_file)
         return hp_fail(e, HP_EINVAL, "a certificate without its key");
-    struct rpc_http *h = calloc(1, sizeof *h);
-    if (h && o->allow_origins)
-        h->allow_origins = strdup(o->allow_origins);
-    if (!h || (o->allow_origins && !h->allow_origins)) {
-        free(h);
-        return hp_fail(e, HP_ENOMEM, "no memory for the HTTP server");
-    }
-    h->server = s;
-    h->limits = hp_rpc_limits_of(s->service);
+    struct rpc_http *h = new_http(s, o->cert_file, o->key_file, o->allow_origins, e);
+    if (!h)
+        return HP_ENOMEM;
     h->read_ms = o->http_read_ms > 0 ? (uint64_t)o->http_read_ms : HTTP_READ_MS;
-    TAILQ_INIT(&h->calls);
-    TAILQ_INIT(&h->pending);
-    TAILQ_INIT(&h->reading);
-    int fd = -1, rc = open_socket(h, o->http_listen, &fd, e);
+    int fd, rc = open_socket(h, o->http_listen, &fd, e);
     if (rc == 0)
-        rc = start_daemon(h, o, fd, e);
-    if (rc == 0)
-        rc = start_handles(h, e);
+        rc = launch(h, fd, e);
+    if (rc)
+        free_http(h);
+    else
+        *ret = h;
+    return rc;
+}
+
+static int launch_anew(struct rpc_http *h, struct rpc_http **ret, struct hp_error *e)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_LISTEN_FD);
+    struct rpc_http *next =
+        new_http(h->server, h->files.path[HP_TLS_FILE_CERT], h->files.path[HP_TLS_FILE_KEY], h->allow_origins, e);
+    if (!next)
+        return HP_ENOMEM;
+    memcpy(next->address, h->address, sizeof next->address);
+    next->read_ms = h->read_ms;
+    int fd = info ? fcntl(info->listen_fd, F_DUPFD_CLOEXEC, 0) : -1;
+    int rc = fd < 0 ? hp_fail_errno(e, HP_EIO, errno, "the listening socket") : launch(next, fd, e);
     if (rc) {
-        if (h->daemon)
-            MHD_stop_daemon(h->daemon); /* closes fd */
-        else if (fd >= 0)
-            close(fd);
-        free(h->allow_origins);
-        free(h);
-        return rc;
+        memcpy(h->files.mark, next->files.mark, sizeof h->files.mark); /* told once */
+        free_http(next);
+    } else {
+        *ret = next;
     }
-    *ret = h;
-    return 0;
+    return rc;
+}
+
+/* libmicrohttpd has its certificate for life: another one takes the listening socket over, and this one ends with its last connection. */
+static void renew(struct rpc_http *h)
+{
+    struct hp_error e = {0};
+    struct rpc_http *next;
+    h->stale = false;
+    if (launch_anew(h, &next, &e)) {
+        hp_warn("the certificates have changed and cannot be used; the former ones stay",
+                HP_S("file", h->files.path[HP_TLS_FILE_CERT]), HP_S("error", e.message));
+        return;
+    }
+    next->former = h;
+    h->server->http = next;
+    h->replaced = true;
+    hp_info("the certificates have changed: new connections use them", HP_S("file", h->files.path[HP_TLS_FILE_CERT]));
 }
 
 const char *rpc_http_address(const struct rpc_http *h)
@@ -323,9 +373,11 @@ void rpc_http_call_ended(struct rpc_http *h)
 {
     if (h->closing && h->handles == 0 && TAILQ_EMPTY(&h->calls)) {
         struct hp_rpc_server *s = h->server;
-        free(h->allow_origins);
-        free(h);
-        s->http = NULL;
+        struct rpc_http **at = &s->http;
+        while (*at != h)
+            at = &(*at)->former;
+        *at = h->former;
+        free_http(h);
         rpc_server_part_ended(s);
     } else if (h->draining && !h->closing && TAILQ_EMPTY(&h->calls)) {
         rpc_http_run_again(h); /* not from inside libmicrohttpd */
@@ -342,11 +394,14 @@ static void quiesce(struct rpc_http *h)
 
 void rpc_http_drain(struct rpc_http *h)
 {
-    h->draining = true;
-    rpc_http_run_again(h); /* perhaps we are inside of a handler */
+    for (; h; h = h->former) {
+        h->draining = true;
+        if (!h->closing)
+            rpc_http_run_again(h); /* perhaps we are inside of a handler */
+    }
 }
 
-void rpc_http_close(struct rpc_http *h)
+static void close_one(struct rpc_http *h)
 {
     if (h->closing)
         return;
@@ -364,4 +419,10 @@ void rpc_http_close(struct rpc_http *h)
     uv_close((uv_handle_t *)&h->timer, on_handle_closed);
     uv_close((uv_handle_t *)&h->slow, on_handle_closed);
     uv_close((uv_handle_t *)&h->again, on_handle_closed);
+}
+
+void rpc_http_close(struct rpc_http *h)
+{
+    for (; h; h = h->former)
+        close_one(h);
 }

@@ -73,6 +73,7 @@ static void maybe_free(struct http_call *c)
         return;
     struct rpc_http *h = c->http;
     TAILQ_REMOVE(&h->calls, c, link);
+    hp_rpc_call_forget(&c->base, h->server->service);
     free(c);
     rpc_http_call_ended(h);
 }
@@ -262,39 +263,50 @@ static bool origin_allowed(const char *list, const char *origin)
     return false;
 }
 
-static void add_cors(struct http_call *c, struct MHD_Response *r)
+static bool add_header(struct MHD_Response *r, const char *name, const char *value)
+{
+    return MHD_add_response_header(r, name, value) == MHD_YES;
+}
+
+static bool add_cors(struct http_call *c, struct MHD_Response *r)
 {
     const char *origin = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, "Origin");
     if (!origin || !origin_allowed(c->http->allow_origins, origin))
-        return;
-    MHD_add_response_header(r, "Access-Control-Allow-Origin", origin);
-    MHD_add_response_header(r, "Vary", "Origin");
+        return true;
+    bool ok = add_header(r, "Access-Control-Allow-Origin", origin) && add_header(r, "Vary", "Origin");
     if (!c->preflight)
-        return;
-    MHD_add_response_header(r, "Access-Control-Allow-Methods", "POST");
-    MHD_add_response_header(r, "Access-Control-Allow-Headers",
-                            "authorization, content-type, connect-protocol-version, connect-timeout-ms");
-    MHD_add_response_header(r, "Access-Control-Max-Age", "7200");
+        return ok;
+    return ok && add_header(r, "Access-Control-Allow-Methods", "POST") &&
+           add_header(r, "Access-Control-Allow-Headers",
+                      "authorization, content-type, connect-protocol-version, connect-timeout-ms") &&
+           add_header(r, "Access-Control-Max-Age", "7200");
 }
 
+static bool add_headers(struct http_call *c, int http_status, const char *type, struct MHD_Response *r)
+{
+    bool ok = !type || add_header(r, "Content-Type", type);
+    ok = ok && add_header(r, "Cache-Control", "no-store");
+    if (http_status == 405)
+        ok = ok && add_header(r, "Allow", "POST, OPTIONS");
+    if (http_status == 415)
+        ok = ok && add_header(r, "Accept-Post",
+                              "application/json, application/proto, application/connect+json, "
+                              "application/connect+proto");
+    if (c->http->draining)
+        ok = ok && add_header(r, "Connection", "close");
+    return ok && add_cors(c, r);
+}
+
+/* Takes over r. MHD_NO, which breaks the connection: no memory for all of it. */
 static enum MHD_Result queue(struct http_call *c, int http_status, const char *type, struct MHD_Response *r)
 {
     if (!r)
         return MHD_NO;
-    if (type)
-        MHD_add_response_header(r, "Content-Type", type);
-    MHD_add_response_header(r, "Cache-Control", "no-store");
-    if (http_status == 405)
-        MHD_add_response_header(r, "Allow", "POST, OPTIONS");
-    if (http_status == 415)
-        MHD_add_response_header(r, "Accept-Post",
-                                "application/json, application/proto, application/connect+json, "
-                                "application/connect+proto");
-    if (c->http->draining)
-        MHD_add_response_header(r, "Connection", "close");
-    add_cors(c, r);
-    c->queued = true;
-    enum MHD_Result rc = MHD_queue_response(c->connection, (unsigned)http_status, r);
+    enum MHD_Result rc = MHD_NO;
+    if (add_headers(c, http_status, type, r)) {
+        c->queued = true;
+        rc = MHD_queue_response(c->connection, (unsigned)http_status, r);
+    }
     MHD_destroy_response(r);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "grpc/call.h"
 #include "grpc/message.h"
 #include "io/rpc_server_impl.h"
+#include "io/tls_files.h"
 
 enum {
     HTTP_HEADER_POOL_BYTES =
@@ -73,6 +74,8 @@ struct http_call {
 
 struct rpc_http {
     struct hp_rpc_server *server;
+    struct rpc_http *former; /* one with certificates of before, that has calls still */
+    struct hp_tls_files files;
     struct hp_rpc_limits limits;
     struct MHD_Daemon *daemon;
     uv_poll_t poll;   /* libmicrohttpd's epoll descriptor */
@@ -87,6 +90,8 @@ struct rpc_http {
     char *allow_origins; /* NULL: none */
     char address[80];
     bool draining, quiet, closing; /* quiet: accepts no more */
+    bool stale;                    /* the certificate has changed */
+    bool replaced;                 /* another one accepts */
 };
 
 /* rpc_http.c */

@@ -61,7 +61,7 @@ void rpc_h2_close_all(struct hp_rpc_server *s);
 int rpc_http_start(struct hp_rpc_server *s, const struct hp_rpc_server_options *o, struct rpc_http **ret,
                    struct hp_error *e) HP_MUST_CHECK;
 const char *rpc_http_address(const struct rpc_http *h);
-/* Stops accepting. When no call is left, or rpc_http_close is called, everything closes; then h is freed and rpc_server_part_ended called. */
+/* Both with the former ones. Stops accepting. When no call is left, or rpc_http_close is called, everything closes; then h is freed and rpc_server_part_ended called. */
 void rpc_http_drain(struct rpc_http *h);
 void rpc_http_close(struct rpc_http *h);
 

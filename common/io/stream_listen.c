@@ -1,6 +1,6 @@
 /*
- * Listeners. Connections over the limit are accepted and closed at once; when too many handshakes are under way, connections stay in the kernel's backlog until some
- * are done (libuv stops polling a listening socket whose connection was not taken).
+ * Listeners. Connections over the limit, or without memory for them, are accepted and closed at once; when too many handshakes are under way, connections stay in the
+ * kernel's backlog until some are done (libuv stops polling a listening socket whose connection was not taken).
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -11,7 +11,10 @@
 
 struct hp_listener {
     uv_tcp_t tcp;
-    uv_idle_t later; /* active when the waiting connection can be taken */
+    uv_idle_t later;   /* active when the waiting connection can be taken */
+    uv_tcp_t refused;  /* a connection that there was no memory for */
+    bool refusing;     /* that one is being closed … */
+    bool refused_more; /* … and the next one waits for its end */
     int handles_open;
     struct hp_hub *hub;
     struct hp_stream_options stream;
@@ -32,11 +35,41 @@ static void free_when_unused(struct hp_listener *l)
     }
 }
 
+static void take_connection(struct hp_listener *l);
+
+static void refused(uv_handle_t *handle)
+{
+    struct hp_listener *l = handle->data;
+    l->refusing = false;
+    l->handles_open--;
+    if (l->closing)
+        hp_tls_context_unref(l->handles_open == 0 ? l->stream.tls : NULL);
+    else if (l->refused_more)
+        take_connection(l);
+    free_when_unused(l);
+}
+
+/* The connection that waits is closed: without being taken it would be the last one that libuv tells of. */
+static void refuse(struct hp_listener *l)
+{
+    l->refused_more = l->refusing;
+    if (l->refusing)
+        return; /* the end of the one before goes on with this one */
+    l->refusing = true;
+    l->handles_open++;
+    uv_tcp_init(l->tcp.loop, &l->refused);
+    l->refused.data = l;
+    (void)!uv_accept((uv_stream_t *)&l->tcp, (uv_stream_t *)&l->refused);
+    uv_close((uv_handle_t *)&l->refused, refused);
+}
+
 static struct hp_stream *take(struct hp_listener *l)
 {
     struct hp_stream *s = hp_stream_alloc(l->hub, &l->stream);
-    if (!s)
+    if (!s) {
+        refuse(l);
         return NULL;
+    }
     if (uv_accept((uv_stream_t *)&l->tcp, &s->uv.stream) || l->connections >= l->connections_max) {
         hp_stream_discard(s);
         return NULL;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "io/stream_private.h"
 #include "io/tls.h"
@@ -288,10 +289,23 @@ static void read_alpn(struct hp_stream *s)
 
 /* ---- Receiving ---- */
 
+/* Connections wait in the kernel's backlog while too many handshakes are under way. Who has given up meanwhile left its first words there: to answer them costs a signature, and the living wait the longer for it. */
+static bool peer_has_gone(const struct hp_stream *s)
+{
+    uv_os_fd_t fd;
+    char next;
+    return s->listener && uv_fileno(&s->uv.handle, &fd) == 0 && recv(fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /* False: not done, or failed. */
 static bool shake(struct hp_stream *s)
 {
     struct hp_error e;
+    if (peer_has_gone(s)) {
+        hp_fail(&e, HP_EUNAVAILABLE, "%s: closed by the peer", hp_stream_peer(s));
+        hp_stream_fail(s, &e);
+        return false;
+    }
     ERR_clear_error();
     int rc = SSL_do_handshake(s->ssl);
     int why = rc == 1 ? SSL_ERROR_NONE : SSL_get_error(s->ssl, rc);

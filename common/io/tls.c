@@ -2,7 +2,6 @@
 #include "io/tls.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -12,9 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
+#include "io/loop.h"
 #include "io/stream_private.h"
+#include "io/tls_files.h"
 
-enum { SESSIONS_MAX = 8, PEM_MAX_BYTES = 1024 * 1024, VERIFY_DEPTH_MAX = 4 };
+enum { SESSIONS_MAX = 8, VERIFY_DEPTH_MAX = 4 };
 
 static int context_index = -1; /* of SSL_get_ex_data: the context of a connection */
 
@@ -28,7 +30,9 @@ struct hp_tls_context {
     X509 *cert;    /* leaf of this context when ctx is shared; else NULL: it is in ctx */
     EVP_PKEY *key; /* likewise */
     size_t refs;
+    struct hp_tls_files files;
     enum hp_tls_role role;
+    bool require_peer;
     unsigned char alpn[256]; /* server: wire form, best first */
     size_t alpn_len;
     struct kept_session sessions[SESSIONS_MAX]; /* client */
@@ -235,14 +239,15 @@ static void make_index(void)
     context_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
 }
 
-static struct hp_tls_context *context_alloc(enum hp_tls_role role)
+static struct hp_tls_context *context_alloc(const struct hp_tls_options *o)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, make_index);
     struct hp_tls_context *c = context_index >= 0 ? calloc(1, sizeof *c) : NULL;
     if (c) {
         c->refs = 1;
-        c->role = role;
+        c->role = o->role;
+        c->require_peer = o->require_peer;
     }
     return c;
 }
@@ -253,7 +258,7 @@ static int context_new(const struct hp_tls_options *o, const struct material *ca
     int rc = check_options(o, ca->pem, cert->pem, key->pem, e);
     if (rc)
         return rc;
-    struct hp_tls_context *c = context_alloc(o->role);
+    struct hp_tls_context *c = context_alloc(o);
     if (!c)
         return hp_fail(e, HP_ENOMEM, "TLS: out of memory");
     ERR_clear_error();
@@ -356,7 +361,7 @@ int hp_tls_context_new_pem(const struct hp_tls_options *o, const char *ca_pem, c
     ERR_clear_error();
     SSL_CTX *ctx = shared_ctx(ca_pem);
     if (ctx) {
-        c = context_alloc(o->role);
+        c = context_alloc(o);
         if (!c) {
             SSL_CTX_free(ctx);
             return hp_fail(e, HP_ENOMEM, "TLS: out of memory");
@@ -376,65 +381,72 @@ int hp_tls_context_new_pem(const struct hp_tls_options *o, const char *ca_pem, c
     return rc;
 }
 
-static int read_file(const char *file, char **ret, struct hp_error *e)
-{
-    FILE *f = fopen(file, "re");
-    if (!f)
-        return hp_fail_errno(e, errno == EACCES ? HP_EPERM : HP_ENOTFOUND, errno, "TLS: %s", file);
-    size_t cap = 64 * 1024, len = 0;
-    char *text = malloc(cap + 1);
-    while (text) {
-        len += fread(text + len, 1, cap - len, f);
-        if (len < cap || cap >= PEM_MAX_BYTES)
-            break;
-        cap *= 2;
-        char *bigger = realloc(text, cap + 1);
-        if (!bigger)
-            free(text);
-        text = bigger;
-    }
-    int failed = ferror(f) ? errno : 0;
-    bool over = text && !feof(f) && !failed;
-    fclose(f);
-    if (!text)
-        return hp_fail(e, HP_ENOMEM, "TLS: %s: out of memory", file);
-    if (failed || over) {
-        free(text);
-        return failed ? hp_fail_errno(e, HP_EIO, failed, "TLS: %s", file)
-                      : hp_fail(e, HP_ELIMIT, "TLS: %s: larger than %d bytes", file, PEM_MAX_BYTES);
-    }
-    text[len] = '\0';
-    *ret = text;
-    return 0;
-}
+/* ---- Files ---- */
 
-static int read_material(const char *file, struct material *m, struct hp_error *e)
+static int new_from(const struct hp_tls_options *o, char *text[HP_TLS_FILES], char *const path[HP_TLS_FILES],
+                    struct hp_tls_context **ret, struct hp_error *e)
 {
-    if (!file || !*file)
-        return 0;
-    char *text;
-    int rc = read_file(file, &text, e);
-    if (!rc)
-        *m = (struct material){text, file};
-    return rc;
+    struct material m[HP_TLS_FILES];
+    for (int i = 0; i < HP_TLS_FILES; i++)
+        m[i] = (struct material){text[i], path[i]};
+    return context_new(o, &m[HP_TLS_FILE_CA], &m[HP_TLS_FILE_CERT], &m[HP_TLS_FILE_KEY], ret, e);
 }
 
 int hp_tls_context_new(const struct hp_tls_options *o, struct hp_tls_context **ret, struct hp_error *e)
 {
-    struct material ca = {0}, cert = {0}, key = {0};
-    int rc = read_material(o->ca_file, &ca, e);
+    struct hp_tls_files files;
+    struct hp_tls_context *c = NULL;
+    char *text[HP_TLS_FILES] = {NULL};
+    int rc = hp_tls_files_init(&files, o->ca_file, o->cert_file, o->key_file, e);
+    if (rc)
+        return rc;
+    rc = hp_tls_files_read(&files, text, e);
     if (!rc)
-        rc = read_material(o->cert_file, &cert, e);
+        rc = new_from(o, text, files.path, &c, e);
+    hp_tls_texts_free(text);
+    if (rc) {
+        hp_tls_files_close(&files);
+        return rc;
+    }
+    c->files = files;
+    *ret = c;
+    return 0;
+}
+
+static void forget_sessions(struct hp_tls_context *c)
+{
+    for (size_t i = 0; i < SESSIONS_MAX; i++) {
+        free(c->sessions[i].key);
+        SSL_SESSION_free(c->sessions[i].session);
+        c->sessions[i] = (struct kept_session){0};
+    }
+}
+
+/* Connections that stand go on with what they have. What cannot be used is told once, and what there was stays. */
+static void take_over_files(struct hp_tls_context *c)
+{
+    struct hp_error e = {0};
+    struct hp_tls_context *next = NULL;
+    char *text[HP_TLS_FILES] = {NULL};
+    const struct hp_tls_options o = {.role = c->role, .require_peer = c->require_peer};
+    const char *name = c->files.path[c->files.path[HP_TLS_FILE_CERT] ? HP_TLS_FILE_CERT : HP_TLS_FILE_CA];
+    int rc = hp_tls_files_read(&c->files, text, &e);
     if (!rc)
-        rc = read_material(o->key_file, &key, e);
-    if (!rc)
-        rc = context_new(o, &ca, &cert, &key, ret, e);
-    free((char *)(uintptr_t)ca.pem);
-    free((char *)(uintptr_t)cert.pem);
-    if (key.pem)
-        OPENSSL_cleanse((char *)(uintptr_t)key.pem, strlen(key.pem));
-    free((char *)(uintptr_t)key.pem);
-    return rc;
+        rc = new_from(&o, text, c->files.path, &next, &e);
+    hp_tls_texts_free(text);
+    if (rc) {
+        hp_warn("the certificates have changed and cannot be used; the former ones stay", HP_S("file", name),
+                HP_S("error", e.message));
+        return;
+    }
+    SSL_CTX *former = c->ctx;
+    c->ctx = next->ctx;
+    next->ctx = former;
+    if (c->alpn_len)
+        SSL_CTX_set_alpn_select_cb(c->ctx, choose_alpn, c);
+    hp_tls_context_unref(next);
+    forget_sessions(c);
+    hp_info("the certificates have changed: new connections use them", HP_S("file", name));
 }
 
 struct hp_tls_context *hp_tls_context_ref(struct hp_tls_context *c)
@@ -451,10 +463,8 @@ void hp_tls_context_unref(struct hp_tls_context *c)
     assert(c->refs > 0);
     if (--c->refs > 0)
         return;
-    for (size_t i = 0; i < SESSIONS_MAX; i++) {
-        free(c->sessions[i].key);
-        SSL_SESSION_free(c->sessions[i].session);
-    }
+    forget_sessions(c);
+    hp_tls_files_close(&c->files);
     SSL_CTX_free(c->ctx);
     X509_free(c->cert);
     EVP_PKEY_free(c->key);
@@ -463,6 +473,8 @@ void hp_tls_context_unref(struct hp_tls_context *c)
 
 SSL *hp_tls_context_ssl(struct hp_tls_context *c)
 {
+    if (hp_tls_files_changed(&c->files, hp_now_ms()))
+        take_over_files(c);
     SSL *ssl = SSL_new(c->ctx);
     if (!ssl)
         return NULL;

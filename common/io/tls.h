@@ -19,7 +19,8 @@ struct hp_tls_options {
     const char *alpn;      /* server: protocols to choose from, comma-separated, best first; NULL none */
 };
 
-/* Errors name the file and OpenSSL's reason. Any thread; used on one. */
+/* Errors name the file and OpenSSL's reason. Any thread; used on one. Files that are written or replaced later are read again when a connection begins, at most a second after; connections that stand go
+ * on with what they have, and while the files cannot be used (a certificate is there whose key is not yet) the former ones stay. */
 int hp_tls_context_new(const struct hp_tls_options *o, struct hp_tls_context **ret, struct hp_error *e) HP_MUST_CHECK;
 /* From memory, for simulated fleets: PEM texts. Clients with the same CA share what can be shared; their certificate is one, without a chain. */
 int hp_tls_context_new_pem(const struct hp_tls_options *o, const char *ca_pem, const char *cert_pem,

@@ -31,7 +31,7 @@ static struct hp_amqp_object inbox(const struct hp_topology *t, const char *name
     };
 }
 
-int hp_topology_region(struct hp_topology *t, const char *region, struct hp_error *e)
+static int set_names(struct hp_topology *t, const char *region, struct hp_error *e)
 {
     *t = (struct hp_topology){0};
     if (hp_queue_name(t->requests, "requests", region) || hp_queue_name(t->reports, "reports", region) ||
@@ -39,6 +39,14 @@ int hp_topology_region(struct hp_topology *t, const char *region, struct hp_erro
         hp_queue_name(t->dead, "dead", region) || hp_queue_name(t->leader, "leader", region) ||
         hp_queue_name(t->routers, "routers", region))
         return hp_fail(e, HP_ELIMIT, "region \"%s\": its queue names would be over %d bytes", region, HP_NAME_MAX);
+    return 0;
+}
+
+int hp_topology_region(struct hp_topology *t, const char *region, struct hp_error *e)
+{
+    int rc = set_names(t, region, e);
+    if (rc)
+        return rc;
     /* What others refer to comes first. */
     add(t,
         (struct hp_amqp_object){
@@ -52,12 +60,20 @@ int hp_topology_region(struct hp_topology *t, const char *region, struct hp_erro
                                    .single_active = true,
                                    .transient = true,
                                    .length_max = HP_METRICS_LENGTH_MAX});
+    add(t, (struct hp_amqp_object){.kind = HP_AMQP_FANOUT, .name = t->routers});
+    return 0;
+}
+
+int hp_topology_events(struct hp_topology *t, const char *region, struct hp_error *e)
+{
+    int rc = set_names(t, region, e);
+    if (rc)
+        return rc;
     add(t, (struct hp_amqp_object){.kind = HP_AMQP_QUEUE_STREAM,
                                    .name = t->events,
                                    .bytes_max = EVENTS_BYTES_MAX,
                                    .segment_bytes = EVENTS_SEGMENT_BYTES,
                                    .max_age = EVENTS_AGE_MAX});
-    add(t, (struct hp_amqp_object){.kind = HP_AMQP_FANOUT, .name = t->routers});
     return 0;
 }
 

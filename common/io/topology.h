@@ -22,8 +22,10 @@ struct hp_topology {
     char own[HP_NAME_MAX + 1]; /* router or reply queue */
 };
 
-/* The region's shared objects: requests, reports, metrics, events, dead, leader, and the routers exchange. Every daemon declares them before use. HP_ELIMIT: the name is too long. */
+/* The region's shared objects: requests, reports, metrics, dead, leader, and the routers exchange. Every daemon declares them before use. HP_ELIMIT: the name is too long. */
 int hp_topology_region(struct hp_topology *t, const char *region, struct hp_error *e) HP_MUST_CHECK;
+/* The region's stream of events, and nothing else: for a connection of its own, so that a stream that cannot be declared holds up nothing but events. */
+int hp_topology_events(struct hp_topology *t, const char *region, struct hp_error *e) HP_MUST_CHECK;
 /* An event-router's consuming connection: the region's objects, and its exclusive queue "router.<id>" bound to the routers exchange. `own` is its name. */
 int hp_topology_router(struct hp_topology *t, const char *region, const char *id, struct hp_error *e) HP_MUST_CHECK;
 /* A gateway's consuming connection for verdicts: its exclusive queue "reply.<id>" only. `own` is its name. */

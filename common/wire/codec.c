@@ -1,17 +1,17 @@
-/* A message is looked through on the wire first (depth, strings), without allocating, and then unpacked by protobuf-c with an allocator that stops at
- * a budget: empty submessages cost protobuf-c 44 times their wire size, and it neither limits recursion nor checks strings. */
+/* Nearly every message goes the short way (plain.c). What cannot is looked through on the wire first (depth, strings), without allocating, which also says what is wrong with it, and then
+ * unpacked by protobuf-c with an allocator that stops at a budget: empty submessages cost protobuf-c 44 times their wire size, and it neither limits recursion nor checks strings. */
 #include "wire/codec.h"
 
 #include <assert.h>
-#include <malloc.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "wire/plain.h"
 #include "wire/utf8.h"
 
-enum { DEPTH_MAX = 32, BYTES_DEFAULT = 1 << 20, MEMORY_DEFAULT = 16 << 20 };
+enum { BYTES_DEFAULT = 1 << 20, MEMORY_DEFAULT = 16 << 20 };
 
 /* Where the scan is, for messages. */
 struct path {
@@ -101,7 +101,7 @@ static int scan_string(const struct path *at, struct span s, struct hp_error *e)
 static int scan(const ProtobufCMessageDescriptor *d, struct span s, const struct path *at, int depth,
                 struct hp_error *e)
 {
-    if (depth > DEPTH_MAX)
+    if (depth > HP_DEPTH_MAX)
         return fail_at(at, HP_ELIMIT, "nested deeper than 32 messages", e);
     while (s.at < s.end) {
         uint64_t tag;
@@ -125,36 +125,6 @@ static int scan(const ProtobufCMessageDescriptor *d, struct span s, const struct
     return 0;
 }
 
-struct budget {
-    size_t left;
-    bool over, no_memory;
-};
-
-static void *budget_alloc(void *data, size_t size)
-{
-    struct budget *b = data;
-    if (size > b->left) {
-        b->over = true;
-        return NULL;
-    }
-    void *p = malloc(size ? size : 1);
-    if (!p) {
-        b->no_memory = true;
-        return NULL;
-    }
-    size_t usable = malloc_usable_size(p);
-    b->left = usable < b->left ? b->left - usable : 0;
-    return p;
-}
-
-static void budget_free(void *data, void *p)
-{
-    struct budget *b = data;
-    if (p)
-        b->left += malloc_usable_size(p);
-    free(p);
-}
-
 int hp_unpack(const ProtobufCMessageDescriptor *d, const void *data, size_t len, const struct hp_unpack_limits *limits,
               ProtobufCMessage **ret, struct hp_error *e)
 {
@@ -165,12 +135,16 @@ int hp_unpack(const ProtobufCMessageDescriptor *d, const void *data, size_t len,
     if (len > bytes_max)
         return hp_fail(e, HP_ELIMIT, "%s: %zu bytes are over the limit of %zu", d->name, len, bytes_max);
     const uint8_t *bytes = len ? data : &nothing;
-    int rc = scan(d, (struct span){bytes, bytes + len}, &(struct path){NULL, NULL}, 0, e);
-    if (rc < 0)
-        return rc;
-    struct budget budget = {.left = memory_max};
-    ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
-    ProtobufCMessage *m = protobuf_c_message_unpack(d, &allocator, len, bytes);
+    struct hp_budget budget = {.left = memory_max};
+    ProtobufCMessage *m = hp_plain_unpack(d, bytes, len, &budget);
+    if (!m && !budget.no_memory) {
+        int rc = scan(d, (struct span){bytes, bytes + len}, &(struct path){NULL, NULL}, 0, e);
+        if (rc < 0)
+            return rc;
+        budget = (struct hp_budget){.left = memory_max};
+        ProtobufCAllocator allocator = {hp_budget_alloc, hp_budget_free, &budget};
+        m = protobuf_c_message_unpack(d, &allocator, len, bytes);
+    }
     if (!m && budget.no_memory)
         return hp_fail(e, HP_ENOMEM, "%s of %zu bytes", d->name, len);
     if (!m && budget.over)
@@ -187,16 +161,35 @@ void hp_unpacked_free(ProtobufCMessage *m)
         protobuf_c_message_free_unpacked(m, NULL);
 }
 
+void hp_packing_init(struct hp_packing *p, const ProtobufCMessage *m)
+{
+    p->message = m;
+    p->len = hp_plain_pack(m, p->bytes, sizeof p->bytes);
+    p->plain = p->len != SIZE_MAX;
+    if (!p->plain)
+        p->len = protobuf_c_message_get_packed_size(m);
+}
+
+void hp_packing_write(const struct hp_packing *p, uint8_t *out)
+{
+    if (p->plain) {
+        memcpy(out, p->bytes + sizeof p->bytes - p->len, p->len);
+        return;
+    }
+    size_t packed = protobuf_c_message_pack(p->message, out);
+    assert(packed == p->len);
+}
+
 int hp_pack(const ProtobufCMessage *m, uint8_t **ret, size_t *ret_len, struct hp_error *e)
 {
-    size_t len = protobuf_c_message_get_packed_size(m);
-    uint8_t *out = malloc(len ? len : 1);
+    struct hp_packing p;
+    hp_packing_init(&p, m);
+    uint8_t *out = malloc(p.len ? p.len : 1);
     if (!out)
-        return hp_fail(e, HP_ENOMEM, "%s of %zu bytes", m->descriptor->name, len);
-    size_t packed = protobuf_c_message_pack(m, out);
-    assert(packed == len);
+        return hp_fail(e, HP_ENOMEM, "%s of %zu bytes", m->descriptor->name, p.len);
+    hp_packing_write(&p, out);
     *ret = out;
-    *ret_len = packed;
+    *ret_len = p.len;
     return 0;
 }
 
@@ -206,7 +199,10 @@ ProtobufCMessage *hp_message_clone(const ProtobufCMessage *m)
     size_t len;
     if (hp_pack(m, &bytes, &len, NULL) < 0)
         return NULL;
-    ProtobufCMessage *copy = protobuf_c_message_unpack(m->descriptor, NULL, len, bytes);
+    struct hp_budget all = {.left = SIZE_MAX};
+    ProtobufCMessage *copy = hp_plain_unpack(m->descriptor, bytes, len, &all);
+    if (!copy && !all.no_memory)
+        copy = protobuf_c_message_unpack(m->descriptor, NULL, len, bytes);
     free(bytes);
     return copy;
 }

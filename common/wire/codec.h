@@ -3,6 +3,7 @@
 #define HP_WIRE_CODEC_H
 
 #include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -16,6 +17,15 @@ int hp_unpack(const ProtobufCMessageDescriptor *d, const void *data, size_t len,
               ProtobufCMessage **ret, struct hp_error *e) HP_MUST_CHECK;
 void hp_unpacked_free(ProtobufCMessage *m);
 
+/* Packing for whoever brings the memory: `len` says how much, and then it is written. The message stays as it is in between. */
+struct hp_packing {
+    const ProtobufCMessage *message;
+    size_t len;
+    bool plain;          /* the bytes are here already, at the end of `bytes` */
+    uint8_t bytes[4096]; /* longer ones are measured first and then written */
+};
+void hp_packing_init(struct hp_packing *p, const ProtobufCMessage *m);
+void hp_packing_write(const struct hp_packing *p, uint8_t *out);
 /* A heap copy of the wire form; *ret_len bytes. */
 int hp_pack(const ProtobufCMessage *m, uint8_t **ret, size_t *ret_len, struct hp_error *e) HP_MUST_CHECK;
 /* A deep copy, by packing and unpacking. */

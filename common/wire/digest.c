@@ -1,3 +1,6 @@
+/* The functions below need no memory. OpenSSL's one-call SHA256() does, looks the algorithm up each time, and leaves the digest unwritten when it fails: then an
+ * operation's identity would be whatever was on the stack. */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "wire/digest.h"
 
 #include <inttypes.h>
@@ -8,7 +11,10 @@ _Static_assert(HP_SHA256_LEN == SHA256_DIGEST_LENGTH, "length of SHA-256");
 
 void hp_sha256(uint8_t out[HP_SHA256_LEN], const void *data, size_t len)
 {
-    SHA256(data, len, out);
+    SHA256_CTX c;
+    SHA256_Init(&c);
+    SHA256_Update(&c, data, len);
+    SHA256_Final(out, &c);
 }
 
 uint64_t hp_inventory_item_digest(const char *uid, int64_t generation, int desired, int observed)

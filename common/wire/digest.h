@@ -7,6 +7,7 @@
 
 enum { HP_SHA256_LEN = 32 };
 
+/* Always succeeds. */
 void hp_sha256(uint8_t out[HP_SHA256_LEN], const void *data, size_t len);
 
 /* The first 8 bytes, big endian, of SHA-256("uid/generation/desired/observed"); see InventoryDigest in harpoon/internal/v1/agent.proto. `desired` and `observed` are values of

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "wire/json.h"
+
 enum { HP_JSON_NAME_MAX = 128 };
 
 /* How a message type is mapped. */
@@ -25,8 +27,5 @@ static inline void *hp_json_member(const ProtobufCMessage *m, unsigned offset)
 {
     return (char *)(uintptr_t)m + offset;
 }
-
-/* Bytes of one element of a field; 0 for a type that does not exist. */
-size_t hp_json_element_size(ProtobufCType type);
 
 #endif

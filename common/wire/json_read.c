@@ -482,11 +482,10 @@ int hp_json_to_message(const json_t *json, const ProtobufCMessageDescriptor *d, 
 int hp_json_parse_message(const char *text, size_t len, const ProtobufCMessageDescriptor *d, ProtobufCMessage **ret,
                           struct hp_error *e)
 {
-    json_error_t error;
-    json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
-    if (!j)
-        return hp_fail(e, HP_EINVAL, "JSON: line %d, column %d: %s", error.line, error.column, error.text);
-    int rc = hp_json_to_message(j, d, ret, e);
+    json_t *j = NULL;
+    int rc = hp_json_load(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &j, e);
+    if (rc == 0)
+        rc = hp_json_to_message(j, d, ret, e);
     json_decref(j);
     return rc;
 }

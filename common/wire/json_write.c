@@ -30,6 +30,8 @@ static json_t *write_text(const char *text, struct hp_error *e)
 static json_t *write_string(const char *name, const char *text, struct hp_error *e)
 {
     json_t *j = json_string(text ? text : "");
+    if (!j && hp_json_memory_failed())
+        return no_memory(e);
     if (!j)
         (void)!hp_fail(e, HP_EINVAL, "%s: is not valid UTF-8", name);
     return j;
@@ -169,6 +171,8 @@ static json_t *write_map(const ProtobufCFieldDescriptor *f, ProtobufCMessage *co
         const char *key = map_key(&fields[0], hp_json_member(entries[i], fields[0].offset), buf);
         if (!item || json_object_set_new(object, key, item) < 0) {
             json_decref(object);
+            if (hp_json_memory_failed())
+                return no_memory(e);
             if (item)
                 (void)!hp_fail(e, HP_EINVAL, "%s: a key is not valid UTF-8", f->name);
             return NULL;
@@ -233,7 +237,10 @@ static json_t *write_any(const Google__Protobuf__Any *any, int depth, struct hp_
     const ProtobufCMessageDescriptor *d = hp_json_any_type(any->type_url);
     ProtobufCMessage *inner = NULL;
     json_t *object = NULL;
-    if (d && hp_unpack(d, any->value.data, any->value.len, NULL, &inner, NULL) == 0) {
+    int known = d ? hp_unpack(d, any->value.data, any->value.len, NULL, &inner, NULL) : HP_ENOTFOUND;
+    if (known == HP_ENOMEM)
+        return no_memory(e);
+    if (known == 0) {
         json_t *value = write_message(inner, depth + 1, e);
         hp_unpacked_free(inner);
         if (!value)
@@ -248,10 +255,12 @@ static json_t *write_any(const Google__Protobuf__Any *any, int depth, struct hp_
             return NULL;
         object = json_pack("{s:o}", "value", value);
     }
+    if (!object)
+        return no_memory(e);
     json_t *type = write_string("type_url", any->type_url, e);
-    if (!object || !type || json_object_set_new(object, "@type", type) < 0) {
+    if (!type || json_object_set_new(object, "@type", type) < 0) {
         json_decref(object);
-        return object && !type ? NULL : no_memory(e);
+        return type ? no_memory(e) : NULL;
     }
     return object;
 }
@@ -292,6 +301,7 @@ static json_t *write_message(const ProtobufCMessage *m, int depth, struct hp_err
 
 json_t *hp_json_from_message(const ProtobufCMessage *m, struct hp_error *e)
 {
+    hp_json_memory_watch();
     return write_message(m, 0, e);
 }
 
@@ -300,7 +310,7 @@ char *hp_json_print_message(const ProtobufCMessage *m, size_t jansson_flags, str
     json_t *j = hp_json_from_message(m, e);
     if (!j)
         return NULL;
-    char *text = json_dumps(j, jansson_flags | JSON_ENCODE_ANY);
+    char *text = hp_json_dump(j, jansson_flags | JSON_ENCODE_ANY);
     json_decref(j);
     if (!text)
         (void)!hp_fail(e, HP_ENOMEM, "JSON text");

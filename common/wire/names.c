@@ -1,9 +1,10 @@
 #include "wire/names.h"
 
 #include <assert.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "wire/digest.h"
 
 static bool is_lower(char c)
 {
@@ -151,14 +152,15 @@ void hp_host_name_format(char out[HP_NAME_MAX + 1], const char *region, const ch
 
 void hp_operation_id(char out[HP_OPERATION_ID_LEN + 1], const char *project, const char *request_id)
 {
-    uint8_t text[HP_SEGMENT_MAX + 1 + HP_REQUEST_ID_MAX], digest[SHA256_DIGEST_LENGTH];
+    uint8_t text[HP_SEGMENT_MAX + 1 + HP_REQUEST_ID_MAX], digest[HP_SHA256_LEN];
     size_t project_len = strlen(project), id_len = strlen(request_id);
     assert(project_len <= HP_SEGMENT_MAX && id_len <= HP_REQUEST_ID_MAX);
     memcpy(text, project, project_len + 1);
     memcpy(text + project_len + 1, request_id, id_len);
-    SHA256(text, project_len + 1 + id_len, digest);
-    for (int i = 0; i < HP_OPERATION_ID_LEN / 2; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    hp_sha256(digest, text, project_len + 1 + id_len);
+    for (int i = 0; i < HP_OPERATION_ID_LEN; i++)
+        out[i] = "0123456789abcdef"[i % 2 ? digest[i / 2] & 15 : digest[i / 2] >> 4];
+    out[HP_OPERATION_ID_LEN] = '\0';
 }
 
 /* Crockford base32 (https://www.crockford.com/base32.html); the first digit holds the top three bits. */

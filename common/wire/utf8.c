@@ -52,3 +52,15 @@ bool hp_utf8_valid(const void *data, size_t len)
     }
     return true;
 }
+
+void hp_utf8_mend(char *text)
+{
+    uint8_t *p = (uint8_t *)text;
+    for (size_t left = strlen(text), n; left; p += n, left -= n) {
+        n = character(p, left);
+        if (n == 0) {
+            *p = '?';
+            n = 1;
+        }
+    }
+}

@@ -7,5 +7,7 @@
 
 /* No overlong forms, no surrogates, nothing above U+10FFFF. NUL is valid here. */
 bool hp_utf8_valid(const void *data, size_t len);
+/* Replaces each byte that belongs to no character by '?'. */
+void hp_utf8_mend(char *text);
 
 #endif

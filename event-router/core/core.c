@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/private.h"
+#include "wire/agent_limits.h"
 #include "wire/codec.h"
 #include "wire/frame.h"
 
@@ -66,14 +67,8 @@ void er_core_free(struct er_core *c)
 
 /* ---- What agents say ---- */
 
-static void take_report(struct er_core *c, uint64_t now_ms, struct er_session *s, pb_report *r, int64_t report_id,
-                        bool confirmable)
+static void take_report(struct er_core *c, uint64_t now_ms, struct er_session *s, pb_report *r, int64_t report_id)
 {
-    if (confirmable && report_id <= 0) {
-        c->stats.protocol_errors++;
-        er_session_end(c, now_ms, s, ER_DETACH_PROTOCOL_ERROR, 0);
-        return;
-    }
     if (er_report_agent(c, s, r, report_id))
         er_session_end(c, now_ms, s, ER_DETACH_TOO_SLOW, 0); /* no memory: it will say so again */
 }
@@ -81,36 +76,41 @@ static void take_report(struct er_core *c, uint64_t now_ms, struct er_session *s
 static void on_attached(struct er_core *c, uint64_t now_ms, struct er_session *s, pb_agent_message *m)
 {
     pb_report r;
+    struct hp_error e = {0};
+    if (hp_agent_message_check(m, &e)) {
+        er_session_refuse_message(c, now_ms, s, e.message);
+        return;
+    }
     er_report_init(c, &r, s->host, s->number);
     er_metrics_sample(c, now_ms, s, m->body_case == ER_V1(AGENT_MESSAGE__BODY_METRICS) ? m->metrics : NULL);
     switch (m->body_case) {
     case ER_V1(AGENT_MESSAGE__BODY_JOURNALLED):
         r.body_case = ER_V1(REPORT__BODY_JOURNALLED);
         r.journalled = m->journalled;
-        take_report(c, now_ms, s, &r, m->journalled->report_id, true);
+        take_report(c, now_ms, s, &r, m->journalled->report_id);
         break;
     case ER_V1(AGENT_MESSAGE__BODY_RESULT):
         r.body_case = ER_V1(REPORT__BODY_RESULT);
         r.result = m->result;
         er_window_release(c, now_ms, s, er_command_key(c, m->result->uid, m->result->generation));
-        take_report(c, now_ms, s, &r, m->result->report_id, true);
+        take_report(c, now_ms, s, &r, m->result->report_id);
         break;
     case ER_V1(AGENT_MESSAGE__BODY_OBSERVATION):
         r.body_case = ER_V1(REPORT__BODY_OBSERVATION);
         r.observation = m->observation;
-        take_report(c, now_ms, s, &r, m->observation->report_id, true);
+        take_report(c, now_ms, s, &r, m->observation->report_id);
         break;
     case ER_V1(AGENT_MESSAGE__BODY_INVENTORY):
         r.body_case = ER_V1(REPORT__BODY_INVENTORY);
         r.inventory = m->inventory;
-        take_report(c, now_ms, s, &r, 0, false);
+        take_report(c, now_ms, s, &r, 0);
         break;
     case ER_V1(AGENT_MESSAGE__BODY_DIGEST):
         s->digest = m->digest->digest;
         s->digest_count = (uint32_t)m->digest->count;
         r.body_case = ER_V1(REPORT__BODY_DIGEST);
         r.digest = m->digest;
-        take_report(c, now_ms, s, &r, 0, false);
+        take_report(c, now_ms, s, &r, 0);
         break;
     case ER_V1(AGENT_MESSAGE__BODY_GOODBYE):
         er_session_end(c, now_ms, s, ER_DETACH_GOODBYE, GOODBYE_LINGER_MS);
@@ -131,8 +131,9 @@ int er_core_frame(struct er_core *c, uint64_t now_ms, struct er_session *s, cons
     struct hp_error e = {0};
     if (s->state == ER_CLOSING)
         return HP_ECANCELED;
-    if (hp_unpack(&harpoon__internal__v1__agent_message__descriptor, body, len, &limits, &message, &e)) {
-        er_note(c, s, "a frame is no AgentMessage", NULL);
+    int rc = hp_unpack(&harpoon__internal__v1__agent_message__descriptor, body, len, &limits, &message, &e);
+    if (rc) {
+        er_note(c, s, rc == HP_ENOMEM ? "out of memory: a frame is not read" : "a frame is no AgentMessage", NULL);
         er_core_frame_error(c, now_ms, s, &e);
         return HP_EPROTO;
     }

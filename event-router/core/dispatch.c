@@ -11,6 +11,7 @@
 #include "core/private.h"
 #include "wire/codec.h"
 #include "wire/frame.h"
+#include "wire/names.h"
 
 typedef Harpoon__Internal__V1__Command pb_command;
 typedef Harpoon__Internal__V1__RouterMessage pb_router_message;
@@ -195,6 +196,7 @@ static void ask_inventory(struct er_core *c, uint64_t now_ms, const Harpoon__Int
     pb_router_message m = HARPOON__INTERNAL__V1__ROUTER_MESSAGE__INIT;
     Harpoon__Internal__V1__InventoryRequest q = HARPOON__INTERNAL__V1__INVENTORY_REQUEST__INIT;
     q.request_id = r->request_id;
+    q.specs = r->specs;
     m.body_case = ER_V1(ROUTER_MESSAGE__BODY_INVENTORY_REQUEST);
     m.inventory_request = &q;
     er_send(c, now_ms, s, &m);
@@ -211,15 +213,23 @@ void er_core_command(struct er_core *c, uint64_t now_ms, const uint8_t *body, si
     static const struct hp_unpack_limits limits = {HP_FRAME_MAX, 16 << 20};
     ProtobufCMessage *message = NULL;
     struct hp_error e = {0};
-    if (hp_unpack(&harpoon__internal__v1__router_command__descriptor, body, len, &limits, &message, &e)) {
+    int rc = hp_unpack(&harpoon__internal__v1__router_command__descriptor, body, len, &limits, &message, &e);
+    if (rc) {
         c->stats.commands_bad++;
-        er_note(c, NULL, "a message for this router is no RouterCommand: dropped", NULL);
+        er_note(c, NULL,
+                rc == HP_ENOMEM ? "out of memory: a message for this router is dropped; the scheduler sends a command "
+                                  "again at its deadline"
+                                : "a message for this router is no RouterCommand: dropped",
+                NULL);
         return;
     }
     Harpoon__Internal__V1__RouterCommand *r = (Harpoon__Internal__V1__RouterCommand *)message;
     switch (r->body_case) {
     case ER_V1(ROUTER_COMMAND__BODY_COMMAND):
-        dispatch(c, now_ms, r->command);
+        if (hp_segment_valid(r->command->host))
+            dispatch(c, now_ms, r->command);
+        else
+            c->stats.commands_bad++; /* nobody could be told that it is undelivered */
         break;
     case ER_V1(ROUTER_COMMAND__BODY_INVENTORY_REQUEST):
         ask_inventory(c, now_ms, r->inventory_request);

@@ -147,6 +147,8 @@ void er_session_end(struct er_core *c, uint64_t now_ms, struct er_session *s, en
                     uint32_t linger_ms);
 void er_session_hello(struct er_core *c, uint64_t now_ms, struct er_session *s,
                       const Harpoon__Internal__V1__AgentHello *h, size_t len);
+/* An attached agent says what is beyond the limits: it is told why, and goes. */
+void er_session_refuse_message(struct er_core *c, uint64_t now_ms, struct er_session *s, const char *why);
 void er_session_look(struct er_core *c, uint64_t now_ms, struct er_session *s); /* its time on the wheel has come */
 
 /* dispatch.c */

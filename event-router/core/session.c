@@ -10,12 +10,20 @@
 #include <string.h>
 
 #include "core/private.h"
+#include "wire/agent_limits.h"
 #include "wire/names.h"
+#include "wire/storage.h"
 
 typedef Harpoon__Internal__V1__AgentHello pb_hello;
 typedef Harpoon__Internal__V1__RouterMessage pb_router_message;
 
-enum { LOST_AFTER_HEARTBEATS = 3, REFUSED_LINGER_MS = 1000, RETRY_SPREAD_MS = 1500, RETRY_LEAST_MS = 500 };
+enum {
+    LOST_AFTER_HEARTBEATS = 3,
+    REFUSED_LINGER_MS = 1000,
+    RETRY_SPREAD_MS = 1500,
+    RETRY_LEAST_MS = 500,
+    RETRY_BROKEN_MS = 10000, /* an agent that says what it must not will say it again */
+};
 
 /* Of google.rpc.Code. */
 enum { INVALID_ARGUMENT = 3, ALREADY_EXISTS = 6, PERMISSION_DENIED = 7, FAILED_PRECONDITION = 9, UNAVAILABLE = 14 };
@@ -100,8 +108,16 @@ static void refuse(struct er_core *c, uint64_t now_ms, struct er_session *s, int
         er_note(c, s, "host refused",
                 code == PERMISSION_DENIED ? "identity"
                 : code == ALREADY_EXISTS  ? "older session"
+                : s->state == ER_ATTACHED ? "message beyond the limits"
                                           : "bad hello");
     er_session_end(c, now_ms, s, ER_DETACH_PROTOCOL_ERROR, REFUSED_LINGER_MS);
+}
+
+void er_session_refuse_message(struct er_core *c, uint64_t now_ms, struct er_session *s, const char *why)
+{
+    assert(s->state == ER_ATTACHED);
+    c->stats.protocol_errors++;
+    refuse(c, now_ms, s, INVALID_ARGUMENT, RETRY_BROKEN_MS, why);
 }
 
 static uint32_t retry_later(struct er_core *c)
@@ -109,7 +125,7 @@ static uint32_t retry_later(struct er_core *c)
     return RETRY_LEAST_MS + (uint32_t)hp_rng_below(&c->rng, RETRY_SPREAD_MS);
 }
 
-enum { LABELS_MAX = 64, TEXT_MAX = 63, IMAGES_MAX = 256 };
+enum { LABELS_MAX = 64, TAINTS_MAX = 32, TEXT_MAX = 63, NETWORK_MODES_MAX = 16, NETWORK_FUNCTIONS_MAX = 4096 };
 
 static bool too_long(const char *field, const char *text, char *why, size_t size)
 {
@@ -117,6 +133,19 @@ static bool too_long(const char *field, const char *text, char *why, size_t size
     if (n <= TEXT_MAX)
         return false;
     snprintf(why, size, "hello: %s of %zu bytes (at most %d)", field, n, TEXT_MAX);
+    return true;
+}
+
+static bool check_network(const Harpoon__V1__HostFacts *f, char *why, size_t size)
+{
+    if (f && f->n_network_modes > NETWORK_MODES_MAX) {
+        snprintf(why, size, "hello: %zu network modes (at most %d)", f->n_network_modes, NETWORK_MODES_MAX);
+        return false;
+    }
+    if (f && (f->network_functions < 0 || f->network_functions > NETWORK_FUNCTIONS_MAX)) {
+        snprintf(why, size, "hello: %d network functions (0 to %d)", f->network_functions, NETWORK_FUNCTIONS_MAX);
+        return false;
+    }
     return true;
 }
 
@@ -130,20 +159,34 @@ static bool check_description(const pb_hello *h, char *why, size_t size)
         snprintf(why, size, "hello: %zu labels (at most %d)", h->n_labels, LABELS_MAX);
         return false;
     }
+    if (h->n_taints > TAINTS_MAX) {
+        snprintf(why, size, "hello: %zu taints (at most %d)", h->n_taints, TAINTS_MAX);
+        return false;
+    }
+    for (size_t i = 0; i < h->n_taints; i++)
+        if (too_long("a taint's key", h->taints[i]->key, why, size) ||
+            too_long("a taint's value", h->taints[i]->value, why, size))
+            return false;
     for (size_t i = 0; i < h->n_labels; i++)
         if (too_long("a label's key", h->labels[i]->key, why, size) ||
             too_long("a label's value", h->labels[i]->value, why, size))
             return false;
-    if (h->facts && h->facts->n_images > IMAGES_MAX) {
-        snprintf(why, size, "hello: %zu images (at most %d)", h->facts->n_images, IMAGES_MAX);
+    if (h->facts && h->facts->n_images > HP_AGENT_IMAGES_MAX) {
+        snprintf(why, size, "hello: %zu images (at most %d)", h->facts->n_images, HP_AGENT_IMAGES_MAX);
         return false;
     }
-    if (r && (r->cpu_millis < 0 || r->memory_bytes < 0 || r->disk_bytes < 0)) {
-        snprintf(why, size, "hello: allocatable is negative: cpu %lld, memory %lld, disk %lld",
-                 (long long)r->cpu_millis, (long long)r->memory_bytes, (long long)r->disk_bytes);
+    if (r && (r->cpu_millis < 0 || r->memory_bytes < 0 || r->disk_bytes < 0 || r->network_bps < 0)) {
+        snprintf(why, size, "hello: allocatable is negative: cpu %lld, memory %lld, disk %lld, network %lld",
+                 (long long)r->cpu_millis, (long long)r->memory_bytes, (long long)r->disk_bytes,
+                 (long long)r->network_bps);
         return false;
     }
-    return true;
+    struct hp_error e = {0};
+    if (hp_host_storage_check(h->facts, &e)) {
+        snprintf(why, size, "hello: %.200s", e.message);
+        return false;
+    }
+    return check_network(h->facts, why, size);
 }
 
 /* The hello against the certificate and this router. False: refused. */

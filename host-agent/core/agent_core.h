@@ -9,12 +9,15 @@
 #include "core/journal.h"
 #include "core/runtime.h"
 #include "harpoon/internal/v1/agent.pb-c.h"
+#include "wire/load.h"
 
 struct ha_core;
 
 struct ha_core_options {
     const char *region, *host; /* short names; copied */
     int64_t memory_bytes;      /* what containers may have in all; 0: not enforced */
+    unsigned network_modes;    /* offered: bits 1 << NetworkMode; 0: not enforced */
+    int32_t network_functions; /* containers of mode SRIOV at a time */
     uint64_t seed;             /* of the hash of uids */
 };
 
@@ -31,6 +34,8 @@ enum ha_event_kind {
     HA_EV_COMMAND,           /* from a router */
     HA_EV_CONFIRMED,         /* reports that the broker has */
     HA_EV_INVENTORY_REQUEST, /* from a router */
+    HA_EV_ROOM,              /* whether what needs room on the disk may be begun */
+    HA_EV_OVERLOAD,          /* which resources are overloaded: nothing new that needs them is begun */
 };
 
 /* What is behind pointers is borrowed during the step. */
@@ -52,7 +57,12 @@ struct ha_event {
         const Harpoon__Internal__V1__Command *command;
         const Harpoon__Internal__V1__ReportsConfirmed *confirmed;
         int64_t inventory_request_id;
+        const char *no_room;                     /* ROOM: why not; NULL: it may */
+        const char *overload[HP_RESOURCE_COUNT]; /* OVERLOAD: figure and limit; NULL: it is not overloaded */
     };
+    bool inventory_specs; /* INVENTORY_REQUEST: with specs */
+    const char *
+        no_storage; /* COMMAND: why a new container cannot have the volumes that it asks for in storage classes; NULL: it can */
 };
 
 enum ha_effect_kind {

@@ -9,6 +9,9 @@
 enum {
     HA_IN_FLIGHT_MAX = 256, /* reports sent and not confirmed; the next follows a confirmation */
     HA_INVENTORY_PAGE = 200,
+    HA_INVENTORY_BYTES = 64 << 10, /* of specs in a page; more go into the next one */
+    HA_INVENTORY_SPEC_MAX =
+        512 << 10, /* a longer spec is left out: the page, with the longest texts, must fit a frame */
     HA_INSPECT_RETRY_MS = 1000,
     HA_REPORT_ID_BLOCK = 1000, /* ids are reserved in the journal in blocks */
 };
@@ -38,8 +41,10 @@ enum ha_state {
 };
 
 /* What the applied spec says, ready for use. */
+enum { HA_LIMITS = 9 }; /* Resources, in field order */
 struct ha_applied {
-    int64_t limits[8]; /* Resources, in field order */
+    int64_t limits[HA_LIMITS];
+    int32_t network_mode; /* 0: there is no spec */
     bool wants_run;
     int32_t restart_mode, restarts_max; /* RestartMode, resolved; 0: no limit */
     uint32_t backoff_initial_ms, backoff_max_ms;
@@ -47,7 +52,7 @@ struct ha_applied {
     uint32_t probe_interval_ms, probe_timeout_ms, probe_start_ms;
     int32_t probe_failures_max;
 };
-enum { HA_LIMIT_MEMORY = 1 }; /* index of memory_bytes in limits */
+enum { HA_LIMIT_CPU = 0, HA_LIMIT_MEMORY = 1 }; /* index of cpu_millis and memory_bytes in limits */
 
 struct ha_container {
     struct ha_record r; /* what the journal has, or is about to get */
@@ -61,6 +66,7 @@ struct ha_container {
     uint64_t found_digest;
     uint64_t intent_seq; /* INTENT: goes on when the journal has this */
     int64_t intent_memory_bytes;
+    int32_t intent_network_mode; /* 0: none */
     struct ha_plan plan;
     int32_t fail_status; /* failing: HP_E… */
     char *fail_message;  /* the same, for people */
@@ -89,14 +95,26 @@ struct ha_report {
     struct ha_report *next;
 };
 
+struct ha_page { /* of an inventory, packed */
+    struct ha_page *next;
+    uint64_t seq; /* sendable when the journal has this */
+    struct ha_bytes body;
+};
+
 struct ha_core {
     char region[64], host[64];
-    char host_name[160];                       /* regions/R/hosts/H */
-    int64_t memory_max;                        /* 0: not enforced */
-    struct hp_map containers;                  /* uid → struct ha_container */
-    struct hp_map tombstones;                  /* uid → struct ha_grave; the oldest first */
+    char host_name[160];    /* regions/R/hosts/H */
+    int64_t memory_max;     /* 0: not enforced */
+    unsigned network_modes; /* bits 1 << NetworkMode; 0: not enforced */
+    int32_t network_functions;
+    char overload[HP_RESOURCE_COUNT][128]; /* figure and limit of what is overloaded; "": it is not */
+    char no_room[256];                     /* why nothing that needs room on the disk may be begun; "": it may */
+    const char *no_storage;   /* of the command in hand: why not, if it is for a new container; NULL: it may */
+    struct hp_map containers; /* uid → struct ha_container */
+    struct hp_map tombstones; /* uid → struct ha_grave; the oldest first */
     struct ha_report *reports, **reports_tail; /* by id, ascending */
     int32_t report_count, in_flight;
+    struct ha_page *pages, *pages_last; /* wait for the journal, for this link */
     int64_t meta[HA_META_COUNT];
     int64_t report_next;  /* next id to use; below meta[REPORT_NEXT] */
     uint64_t write_seq;   /* of the batch being made */
@@ -128,8 +146,8 @@ void ha_container_free(struct ha_container *c);
 void ha_move(struct ha_core *core, struct ha_container *c, enum ha_state next);
 const char *ha_state_name(enum ha_state s);
 void ha_container_check(const struct ha_container *c);
-/* Reads r.spec into a. False: it does not parse. */
-bool ha_container_apply_spec(struct ha_core *core, struct ha_container *c);
+/* Reads r.spec into a. HP_ENOMEM; HP_EINVAL: it does not parse. */
+int ha_container_apply_spec(struct ha_core *core, struct ha_container *c);
 /* Takes over what a job's result says of the process. */
 void ha_container_observe(struct ha_core *core, struct ha_container *c, const struct ha_rt_state *s);
 void ha_set_text(struct ha_core *core, char **field, const char *text);
@@ -147,8 +165,11 @@ void ha_fx_tombstone_delete(struct ha_core *core, const char *uid);
 void ha_fx_job(struct ha_core *core, struct ha_container *c, enum ha_job_kind kind, const struct ha_bytes *spec,
                int64_t generation);
 void ha_fx_session(struct ha_core *core, int64_t session);
-/* Packs. */
+/* Heap; data is NULL when out of memory (core->out_of_memory is set). */
+struct ha_bytes ha_fx_pack(struct ha_core *core, const Harpoon__Internal__V1__AgentMessage *m);
 void ha_fx_send(struct ha_core *core, const Harpoon__Internal__V1__AgentMessage *m);
+/* Takes the bytes over. */
+void ha_fx_send_owned(struct ha_core *core, struct ha_bytes body);
 void ha_fx_send_borrowed(struct ha_core *core, const struct ha_bytes *body);
 
 /* report.c */
@@ -158,7 +179,9 @@ struct ha_answer { /* how a command ended; strings borrowed */
     Harpoon__Internal__V1__CommandOutcome outcome;
     int32_t code;        /* google.rpc.Code; 0 when DONE */
     const char *message; /* NULL: none */
+    unsigned overloaded; /* REFUSED for it: bits of enum hp_resource */
     int64_t latest;      /* STALE: the highest generation of this uid that was seen */
+    bool removed;        /* STALE: and it was a removal */
 };
 struct ha_status { /* a ContainerStatus and what it points to */
     Harpoon__V1__ContainerStatus pb;
@@ -177,7 +200,12 @@ void ha_report_pump(struct ha_core *core);
 void ha_report_unsend_all(struct ha_core *core);
 void ha_report_confirm(struct ha_core *core, int64_t id);
 void ha_report_journalled(struct ha_core *core, const struct ha_container *c);
-void ha_report_inventory(struct ha_core *core, int64_t request_id);
+/* inventory.c */
+/* What there is now; it is told when all of it is durable. */
+void ha_report_inventory(struct ha_core *core, int64_t request_id, bool specs);
+void ha_inventory_pump(struct ha_core *core);
+/* The link that asked is gone. */
+void ha_inventory_drop(struct ha_core *core);
 int64_t ha_report_next_id(struct ha_core *core);
 /* Digest bookkeeping. */
 uint64_t ha_known_hash(const char *uid, const struct ha_known *k);
@@ -188,6 +216,13 @@ int32_t ha_code_of(int status);
 void ha_command(struct ha_core *core, const Harpoon__Internal__V1__Command *cmd);
 /* Nothing is under way: takes the queued command, if any. */
 void ha_command_next(struct ha_core *core, struct ha_container *c);
+
+/* network.c */
+/* BRIDGE where it is not said. */
+int ha_network_mode(const Harpoon__V1__ContainerSpec *spec);
+/* Whether the container (NULL: a new one) may be attached as `spec` says; what it has is never refused. HP_EUNSUPPORTED: the mode is not offered; HP_ELIMIT: no function is left; and why. */
+int ha_network_check(const struct ha_core *core, const struct ha_container *c, const Harpoon__V1__ContainerSpec *spec,
+                     char *why, size_t size) HP_MUST_CHECK;
 
 /* change.c */
 /* Records the intent; what follows waits for the journal. */

@@ -39,7 +39,11 @@ void ha_change_begin(struct ha_core *core, struct ha_container *c, const command
     if (cmd->verb == ENSURE) {
         pack_spec(core, &i->spec, cmd->spec);
         c->intent_memory_bytes = ha_spec_memory_bytes(cmd->spec);
+        c->intent_network_mode = ha_network_mode(cmd->spec);
         c->r.quarantined = false;
+        if (cmd->start_only && c->r.pid > 0 && cmd->restart_serial > c->r.restart_serial)
+            c->r.restart_serial =
+                cmd->restart_serial; /* the process that runs is what was asked for; recorded with the intent */
         if (c->state == HA_S_NEW)
             c->r.state = HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_CREATING;
     } else {
@@ -107,6 +111,7 @@ static void finish_refused(struct ha_core *core, struct ha_container *c, int sta
     ha_report_result(core, c, &a);
     ha_intent_done(&c->r.intent);
     c->intent_memory_bytes = 0;
+    c->intent_network_mode = 0;
     ha_process_settle(core, c);
     ha_fx_container(core, c);
 }
@@ -129,7 +134,7 @@ static void adopt_intent(struct ha_core *core, struct ha_container *c)
     c->r.spec = i->spec;
     i->spec = (struct ha_bytes){0};
     c->r.restart_serial = i->restart_serial;
-    if (!ha_container_apply_spec(core, c))
+    if (ha_container_apply_spec(core, c))
         core->out_of_memory = true; /* our own packing: nothing else can be wrong */
 }
 
@@ -143,6 +148,7 @@ static void finish_done(struct ha_core *core, struct ha_container *c)
     adopt_intent(core, c);
     c->r.intent = (struct ha_intent){0};
     c->intent_memory_bytes = 0;
+    c->intent_network_mode = 0;
     c->r.generation = i.generation;
     c->r.outcome = DONE;
     c->r.error_code = 0;
@@ -172,9 +178,9 @@ static void keep_old_spec(struct ha_core *core, struct ha_container *c, bool wan
         return;
     ha_bytes_done(&c->r.spec);
     c->r.spec = packed;
-    int64_t limits[8];
+    int64_t limits[HA_LIMITS];
     memcpy(limits, c->a.limits, sizeof limits); /* a resize before the failing job is in force */
-    if (!ha_container_apply_spec(core, c))
+    if (ha_container_apply_spec(core, c))
         core->out_of_memory = true;
     memcpy(c->a.limits, limits, sizeof limits);
 }
@@ -202,8 +208,9 @@ static void finish_failed(struct ha_core *core, struct ha_container *c)
     struct ha_intent i = c->r.intent;
     c->r.intent = (struct ha_intent){0};
     c->intent_memory_bytes = 0;
-    if (!removal) { /* a removal may be tried again with the same generation */
-        c->r.generation = i.generation;
+    c->intent_network_mode = 0;
+    c->r.generation = i.generation; /* a removal may be tried again with it, but nothing older may follow */
+    if (!removal) {
         c->r.restart_serial = i.restart_serial;
         c->r.outcome = FAILED;
         c->r.error_code = ha_code_of(c->fail_status);
@@ -294,7 +301,7 @@ static void resized(struct ha_core *core, struct ha_container *c)
     struct ha_bytes old = c->r.spec;
     struct ha_applied a = c->a;
     c->r.spec = c->r.intent.spec; /* borrowed for the reading */
-    if (!ha_container_apply_spec(core, c))
+    if (ha_container_apply_spec(core, c))
         core->out_of_memory = true;
     memcpy(a.limits, c->a.limits, sizeof a.limits);
     c->a = a;
@@ -311,7 +318,8 @@ void ha_change_job_done(struct ha_core *core, struct ha_container *c, const stru
         return;
     }
     if (job->kind == HA_JOB_RESIZE && job->status == HP_ECONFLICT) {
-        finish_refused(core, c, job->status, job->error.message);
+        ha_set_text(core, &c->fail_message, job->error.message);
+        finish_refused(core, c, job->status, c->fail_message);
         return;
     }
     if (job->status) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/agent_private.h"
+#include "wire/agent_limits.h"
 
 #define DONE HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE
 #define STALE HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_STALE
@@ -30,7 +31,7 @@ static void answer(struct ha_core *core, const struct ha_container *c, const com
     ha_report_result(core, c, &a);
 }
 
-static void stale(struct ha_core *core, const command_pb *cmd, int64_t latest, const char *message)
+static void stale(struct ha_core *core, const command_pb *cmd, int64_t latest, bool removed, const char *message)
 {
     struct ha_answer a = {.uid = cmd->uid,
                           .operation_id = cmd->operation_id,
@@ -39,7 +40,8 @@ static void stale(struct ha_core *core, const command_pb *cmd, int64_t latest, c
                           .outcome = STALE,
                           .code = ha_code_of(HP_ECONFLICT),
                           .message = message,
-                          .latest = latest};
+                          .latest = latest,
+                          .removed = removed};
     core->stats.stale++;
     ha_report_result(core, NULL, &a);
 }
@@ -54,15 +56,13 @@ static const char *malformed(const command_pb *cmd)
 {
     if (cmd->generation < 1 && cmd->verb != QUARANTINE)
         return "generation must be at least 1";
-    if (strlen(cmd->operation_id) > HA_UID_MAX)
-        return "operation_id is longer than 63 bytes";
-    if (strlen(cmd->container) > 255)
+    if (strlen(cmd->container) > HP_AGENT_NAME_MAX)
         return "container is longer than 255 bytes";
     switch (cmd->verb) {
     case ENSURE:
         if (!cmd->container[0])
             return "container is missing";
-        return cmd->spec ? NULL : "spec is missing in ENSURE";
+        return cmd->spec && protobuf_c_message_get_packed_size(&cmd->spec->base) ? NULL : "spec is missing in ENSURE";
     case REMOVE:
     case QUARANTINE:
         return NULL;
@@ -87,6 +87,66 @@ static int64_t claimed_by_others(const struct ha_core *core, const struct ha_con
     return sum;
 }
 
+/* A new container, or another one in its place; what can be changed in place needs none worth speaking of, and may be what frees some. */
+static bool needs_room(struct ha_core *core, const struct ha_container *c, const command_pb *cmd)
+{
+    Harpoon__V1__ContainerSpec *applied = NULL;
+    bool same = false;
+    if (c && c->r.quarantined)
+        return false;
+    if (!c || !c->exists || !c->r.spec.len)
+        return true;
+    ha_unpack_spec(core, &c->r.spec, &applied);
+    if (!applied)
+        return true;
+    if (ha_spec_same_core(applied, cmd->spec, &same))
+        core->out_of_memory = true;
+    harpoon__v1__container_spec__free_unpacked(applied, NULL);
+    return !same;
+}
+
+/* What the command would have more of than now. What runs is never refused what it has: a restart, a smaller size, another image at the same size. */
+static unsigned asks_for(const struct ha_container *c, const command_pb *cmd)
+{
+    const Harpoon__V1__Resources *want = cmd->spec->resources;
+    unsigned more = 0;
+    if (!c || (!c->exists && !c->r.quarantined))
+        return hp_spec_needs(cmd->spec);
+    if (c->r.quarantined)
+        return 0;
+    if (want && want->cpu_millis > c->a.limits[HA_LIMIT_CPU])
+        more |= 1U << HP_RESOURCE_CPU;
+    if (want && want->memory_bytes > c->a.limits[HA_LIMIT_MEMORY])
+        more |= 1U << HP_RESOURCE_MEMORY;
+    return more;
+}
+
+/* True: nothing that it asks for is overloaded. Otherwise the command was refused. */
+static bool bearable(struct ha_core *core, const struct ha_container *c, const command_pb *cmd)
+{
+    unsigned asked = asks_for(c, cmd), set = 0;
+    char text[256] = "";
+    for (int r = HP_RESOURCE_COUNT - 1; r >= 0; r--) {
+        if (!core->overload[r][0] || !(asked & 1U << r))
+            continue;
+        set |= 1U << r;
+        snprintf(text, sizeof text, "the host is overloaded: %s", core->overload[r]);
+    }
+    if (!set)
+        return true;
+    struct ha_answer a = {.uid = cmd->uid,
+                          .operation_id = cmd->operation_id,
+                          .generation = cmd->generation,
+                          .epoch = cmd->epoch,
+                          .outcome = REFUSED,
+                          .code = ha_code_of(HP_ELIMIT),
+                          .message = text,
+                          .overloaded = set};
+    core->stats.refused++;
+    ha_report_result(core, NULL, &a);
+    return false;
+}
+
 /* True: there is room. Otherwise the command was refused. */
 static bool admit(struct ha_core *core, const struct ha_container *c, const command_pb *cmd)
 {
@@ -98,6 +158,21 @@ static bool admit(struct ha_core *core, const struct ha_container *c, const comm
         refuse(core, cmd, HP_ELIMIT, text);
         return false;
     }
+    int rc = ha_network_check(core, c, cmd->spec, text, sizeof text);
+    if (rc) {
+        refuse(core, cmd, rc, text);
+        return false;
+    }
+    if (core->no_room[0] && needs_room(core, c, cmd)) {
+        refuse(core, cmd, HP_ELIMIT, core->no_room);
+        return false;
+    }
+    if (core->no_storage && (!c || (!c->exists && !c->r.quarantined))) {
+        refuse(core, cmd, HP_ELIMIT, core->no_storage);
+        return false;
+    }
+    if (!bearable(core, c, cmd))
+        return false;
     if (core->memory_max > 0 && grows && (want > core->memory_max || others > core->memory_max - want)) {
         snprintf(text, sizeof text, "memory_bytes %lld: the host has %lld for containers, of which %lld are taken",
                  (long long)want, (long long)core->memory_max, (long long)others);
@@ -149,7 +224,7 @@ static void queue(struct ha_core *core, struct ha_container *c, const command_pb
     }
     if (c->queued) {
         if (c->queued->generation != cmd->generation || c->queued->verb != cmd->verb)
-            stale(core, c->queued, cmd->generation, "a newer command came while this one waited");
+            stale(core, c->queued, cmd->generation, false, "a newer command came while this one waited");
         harpoon__internal__v1__command__free_unpacked(c->queued, NULL);
     }
     c->queued = copy;
@@ -178,7 +253,7 @@ static void command_for_absent(struct ha_core *core, const command_pb *cmd)
     const struct ha_grave *g = hp_map_get(&core->tombstones, cmd->uid);
     if (g && cmd->verb != QUARANTINE && cmd->generation <= g->t.generation) {
         if (cmd->verb != REMOVE || cmd->generation < g->t.generation)
-            stale(core, cmd, g->t.generation, "the container was removed by a later generation");
+            stale(core, cmd, g->t.generation, true, "the container was removed by a later generation");
         else if (!ha_report_again(core, cmd->uid, cmd->generation))
             answer(core, NULL, cmd, DONE, 0, NULL);
         return;
@@ -226,12 +301,48 @@ static bool is_found(struct ha_core *core, const struct ha_container *c, const c
     return digest == c->found_digest;
 }
 
-/* A command for a quarantined container, nothing under way: only a removal, or a command for just what it is, which adopts it. */
-static bool allowed_in_quarantine(struct ha_core *core, const struct ha_container *c, const command_pb *cmd)
+/* The command wants just what was applied last: somebody has decided to keep the container as it is. */
+static bool is_applied(struct ha_core *core, const struct ha_container *c, const command_pb *cmd)
+{
+    Harpoon__V1__ContainerSpec *applied;
+    bool same = false;
+    if (!c->r.spec.len || cmd->verb != ENSURE || strcmp(c->r.name, cmd->container) != 0)
+        return false;
+    ha_unpack_spec(core, &c->r.spec, &applied);
+    if (!applied)
+        return false;
+    if (ha_spec_same_core(applied, cmd->spec, &same))
+        core->out_of_memory = true;
+    harpoon__v1__container_spec__free_unpacked(applied, NULL);
+    return same;
+}
+
+/* What a create left behind that was cut off, found without a journal: nothing ever ran in it, so there is nothing to keep, and the command makes it anew. */
+static bool is_remains(const struct ha_container *c)
+{
+    return !c->r.spec.len && c->exists && !c->complete;
+}
+
+/* There is nothing that could be kept or started: its create failed, or a removal was cut off after it took effect. */
+static bool is_gone(const struct ha_container *c)
+{
+    return !c->exists || (!c->complete && c->r.pid == 0 && c->r.finish_wall_ns == 0);
+}
+
+/* A command for a quarantined container, nothing under way: only a removal, or a command for just what it is, which adopts it, or for what was never whole. */
+static bool allowed_in_quarantine(struct ha_core *core, struct ha_container *c, const command_pb *cmd)
 {
     if (!c->r.quarantined || cmd->verb == REMOVE)
         return true;
-    if (is_found(core, c, cmd))
+    if (is_remains(c)) {
+        ha_set_text(core, &c->r.name, cmd->container); /* may not have been written yet */
+        return true;
+    }
+    if (is_applied(core, c, cmd) && cmd->generation == c->r.generation && is_gone(c)) {
+        refuse(core, cmd, HP_ECONFLICT, "there is nothing of it on the host: a generation is not created twice");
+        return false;
+    }
+    if (is_found(core, c, cmd) || is_applied(core, c, cmd))
         return true;
     refuse(core, cmd, HP_ECONFLICT, "the container is quarantined: only a removal is allowed");
     return false;
@@ -241,14 +352,17 @@ static void command_for_present(struct ha_core *core, struct ha_container *c, co
 {
     const struct ha_intent *i = &c->r.intent;
     if (cmd->verb == QUARANTINE) {
-        if (busy(c))
+        /* A removal that waits was decided on by somebody: it is not to be forgotten for a container that is kept until somebody decides. */
+        if (c->queued && c->queued->verb == REMOVE)
+            refuse(core, cmd, HP_ECONFLICT, "the container is about to be removed");
+        else if (busy(c))
             queue(core, c, cmd);
         else
             quarantine(core, c, cmd);
         return;
     }
     if (cmd->generation < latest(c) || (cmd->generation == i->generation && i->verb == REMOVE && cmd->verb != REMOVE)) {
-        stale(core, cmd, latest(c), "a later generation was received before");
+        stale(core, cmd, latest(c), false, "a later generation was received before");
         return;
     }
     if (cmd->generation == i->generation && (int32_t)cmd->verb == i->verb) {
@@ -288,11 +402,20 @@ static void dispatch(struct ha_core *core, const command_pb *cmd)
         command_for_absent(core, cmd);
 }
 
+/* An answer repeats these, and must be one that the router takes and the scheduler understands. */
+static bool answerable(const command_pb *cmd)
+{
+    struct hp_error ignored = {0};
+    return cmd->uid[0] && !hp_agent_text_check("uid", cmd->uid, HA_UID_MAX, &ignored) &&
+           !hp_agent_text_check("operation_id", cmd->operation_id, HA_UID_MAX, &ignored) &&
+           !hp_agent_generation_check("generation", cmd->generation, &ignored);
+}
+
 void ha_command(struct ha_core *core, const command_pb *cmd)
 {
     core->stats.commands++;
-    /* Without a uid no answer can be understood; without room for reports none can be kept. The scheduler's deadline deals with both. */
-    if (!cmd->uid[0] || strlen(cmd->uid) > HA_UID_MAX || core->report_count >= HA_REPORTS_MAX) {
+    /* Without room for reports no answer can be kept. The scheduler's deadline deals with that too. */
+    if (!answerable(cmd) || core->report_count >= HA_REPORTS_MAX) {
         core->stats.dropped++;
         return;
     }

@@ -3,13 +3,16 @@
 #include <string.h>
 
 #include "core/agent_private.h"
+#include "wire/codec.h"
+#include "wire/utf8.h"
 
 #define BIT(s) (1u << HA_S_##s)
 
 /* Allowed successors. */
 static const uint16_t successors[HA_S_COUNT] = {
     [HA_S_NEW] = BIT(INTENT) | BIT(INSPECTING) | BIT(QUARANTINED),
-    [HA_S_INSPECTING] = BIT(ACTING) | BIT(RUNNING) | BIT(STOPPED) | BIT(BACKOFF) | BIT(FAILED) | BIT(QUARANTINED),
+    [HA_S_INSPECTING] =
+        BIT(INTENT) | BIT(ACTING) | BIT(RUNNING) | BIT(STOPPED) | BIT(BACKOFF) | BIT(FAILED) | BIT(QUARANTINED),
     [HA_S_INTENT] = BIT(ACTING),
     [HA_S_ACTING] = BIT(INTENT) | BIT(RUNNING) | BIT(STOPPED) | BIT(BACKOFF) | BIT(FAILED) | BIT(GONE),
     [HA_S_RUNNING] = BIT(INTENT) | BIT(STOPPED) | BIT(BACKOFF) | BIT(FAILED) | BIT(RESTARTING) | BIT(QUARANTINED),
@@ -126,6 +129,8 @@ void ha_set_text(struct ha_core *core, char **field, const char *text)
         core->out_of_memory = true;
         return;
     }
+    if (copy) /* such as a runtime's words about a file whose name is no text: a router would refuse all of it */
+        hp_utf8_mend(copy);
     free(*field);
     *field = copy;
 }
@@ -171,27 +176,30 @@ static void apply_health(struct ha_applied *a, const Harpoon__V1__HealthCheck *h
     a->restart_when_unhealthy = h->restart_when_unhealthy;
 }
 
-bool ha_container_apply_spec(struct ha_core *core, struct ha_container *c)
+int ha_container_apply_spec(struct ha_core *core, struct ha_container *c)
 {
-    Harpoon__V1__ContainerSpec *spec = NULL;
     struct ha_applied a = {0};
     if (c->r.spec.len) {
-        spec = harpoon__v1__container_spec__unpack(NULL, c->r.spec.len, c->r.spec.data);
-        if (!spec)
-            return false;
+        ProtobufCMessage *m = NULL;
+        int rc = hp_unpack(&harpoon__v1__container_spec__descriptor, c->r.spec.data, c->r.spec.len, NULL, &m, NULL);
+        if (rc)
+            return rc == HP_ENOMEM ? rc : HP_EINVAL;
+        const Harpoon__V1__ContainerSpec *spec = (const Harpoon__V1__ContainerSpec *)m;
         const Harpoon__V1__Resources *r = spec->resources;
         if (r) {
-            const int64_t limits[8] = {r->cpu_millis,  r->memory_bytes, r->disk_bytes,   r->pids_max,
-                                       r->io_read_bps, r->io_write_bps, r->io_read_iops, r->io_write_iops};
+            const int64_t limits[HA_LIMITS] = {r->cpu_millis,   r->memory_bytes,  r->disk_bytes,
+                                               r->pids_max,     r->io_read_bps,   r->io_write_bps,
+                                               r->io_read_iops, r->io_write_iops, r->network_bps};
             memcpy(a.limits, limits, sizeof limits);
         }
         a.wants_run = ha_spec_wants_run(spec);
+        a.network_mode = ha_network_mode(spec);
         apply_policy(&a, spec->restart_policy);
         apply_health(&a, spec->health_check);
-        harpoon__v1__container_spec__free_unpacked(spec, NULL);
+        hp_unpacked_free(m);
     }
     c->a = a;
-    return true;
+    return 0;
 }
 
 void ha_container_observe(struct ha_core *core, struct ha_container *c, const struct ha_rt_state *s)

@@ -154,19 +154,34 @@ void ha_fx_session(struct ha_core *core, int64_t session)
         f->session = session;
 }
 
-void ha_fx_send(struct ha_core *core, const Harpoon__Internal__V1__AgentMessage *m)
+struct ha_bytes ha_fx_pack(struct ha_core *core, const Harpoon__Internal__V1__AgentMessage *m)
 {
     size_t n = harpoon__internal__v1__agent_message__get_packed_size(m);
     uint8_t *data = malloc(n ? n : 1);
-    struct ha_effect *f = data ? effect_new(core, HA_EF_SEND) : NULL;
-    if (!f) {
-        free(data);
+    if (!data) {
         core->out_of_memory = true;
-        return;
+        return (struct ha_bytes){0};
     }
     harpoon__internal__v1__agent_message__pack(m, data);
-    f->send = (struct ha_bytes){data, n};
+    return (struct ha_bytes){data, n};
+}
+
+void ha_fx_send_owned(struct ha_core *core, struct ha_bytes body)
+{
+    struct ha_effect *f = effect_new(core, HA_EF_SEND);
+    if (!f) {
+        free(body.data);
+        return;
+    }
+    f->send = body;
     f->owned = true;
+}
+
+void ha_fx_send(struct ha_core *core, const Harpoon__Internal__V1__AgentMessage *m)
+{
+    struct ha_bytes body = ha_fx_pack(core, m);
+    if (body.data)
+        ha_fx_send_owned(core, body);
 }
 
 void ha_fx_send_borrowed(struct ha_core *core, const struct ha_bytes *body)

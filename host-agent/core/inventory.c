@@ -26,9 +26,45 @@ struct page {
     Harpoon__Internal__V1__InventoryItem items[HA_INVENTORY_PAGE];
     Harpoon__Internal__V1__InventoryItem *at[HA_INVENTORY_PAGE];
     struct ha_status status[HA_INVENTORY_PAGE];
-    size_t count;
+    size_t count, spec_bytes;
     int64_t request_id;
 };
+
+/* A page speaks of what may not be durable yet, and nobody may build on what a crash can take back. */
+static void hold(struct ha_core *core, const Harpoon__Internal__V1__AgentMessage *m)
+{
+    struct ha_bytes body = ha_fx_pack(core, m);
+    struct ha_page *p = body.data ? malloc(sizeof *p) : NULL;
+    if (!p) {
+        free(body.data);
+        core->out_of_memory = true;
+        return;
+    }
+    *p = (struct ha_page){NULL, core->written_seq, body};
+    if (core->pages)
+        core->pages_last->next = p;
+    else
+        core->pages = p;
+    core->pages_last = p;
+}
+
+void ha_inventory_pump(struct ha_core *core)
+{
+    for (struct ha_page *p; (p = core->pages) && p->seq <= core->synced_seq;) {
+        core->pages = p->next;
+        ha_fx_send_owned(core, p->body);
+        free(p);
+    }
+}
+
+void ha_inventory_drop(struct ha_core *core)
+{
+    for (struct ha_page *p; (p = core->pages);) {
+        core->pages = p->next;
+        ha_bytes_done(&p->body);
+        free(p);
+    }
+}
 
 static void flush(struct ha_core *core, struct page *p, bool last)
 {
@@ -38,10 +74,11 @@ static void flush(struct ha_core *core, struct page *p, bool last)
     m.inventory = &i;
     i.request_id = p->request_id;
     i.last = last;
+    i.reports_below = core->report_next;
     i.items = p->at;
     i.n_items = p->count;
-    ha_fx_send(core, &m);
-    p->count = 0;
+    p->count = p->spec_bytes = 0;
+    hold(core, &m);
 }
 
 static Harpoon__Internal__V1__InventoryItem *item_new(struct ha_core *core, struct page *p)
@@ -54,13 +91,27 @@ static Harpoon__Internal__V1__InventoryItem *item_new(struct ha_core *core, stru
     return i;
 }
 
-void ha_report_inventory(struct ha_core *core, int64_t request_id)
+static void add_spec(struct ha_core *core, struct page *p, const struct ha_container *c)
+{
+    Harpoon__Internal__V1__InventoryItem *i = &p->items[p->count - 1];
+    if (c->r.spec.len > HA_INVENTORY_SPEC_MAX)
+        return;
+    i->spec.data = c->r.spec.data; /* packed when the page is: before anything changes */
+    i->spec.len = c->r.spec.len;
+    p->spec_bytes += c->r.spec.len;
+    if (p->spec_bytes >= HA_INVENTORY_BYTES)
+        flush(core, p, false);
+}
+
+void ha_report_inventory(struct ha_core *core, int64_t request_id, bool specs)
 {
     struct page *p = calloc(1, sizeof *p);
     if (!p) {
         core->out_of_memory = true;
         return;
     }
+    assert(!core->fx->write_count); /* everything told has been handed to the journal */
+    ha_inventory_drop(core);        /* one that was asked for before is not waited for any more */
     p->request_id = request_id;
     for (struct hp_map_node *n = hp_map_first(&core->containers); n; n = hp_map_next(n)) {
         struct ha_container *c = n->value;
@@ -73,11 +124,13 @@ void ha_report_inventory(struct ha_core *core, int64_t request_id)
         i->status = &s->pb;
         i->quarantined = c->r.quarantined;
         i->restart_serial = c->r.restart_serial;
+        if (specs)
+            add_spec(core, p, c);
     }
     for (struct hp_map_node *n = hp_map_first(&core->tombstones); n; n = hp_map_next(n)) {
         struct ha_grave *g = n->value;
-        if (!g->t.report_id)
-            continue;
+        if ((!g->t.report_id && !specs) || ha_container_find(core, g->t.uid))
+            continue; /* the scheduler has taken it in: but who asks with specs may have an older record; or it was made anew */
         Harpoon__Internal__V1__InventoryItem *i = item_new(core, p);
         i->uid = g->t.uid;
         i->generation = g->t.generation;
@@ -85,4 +138,5 @@ void ha_report_inventory(struct ha_core *core, int64_t request_id)
     }
     flush(core, p, true);
     free(p);
+    ha_inventory_pump(core);
 }

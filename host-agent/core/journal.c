@@ -89,3 +89,43 @@ void ha_image_done(struct ha_image *image)
     free(image->tombstones);
     *image = (struct ha_image){0};
 }
+
+int ha_write_copy(struct ha_write *ret, const struct ha_write *from)
+{
+    *ret = *from;
+    ret->record = NULL;
+    ret->report = NULL;
+    ret->tombstone = NULL;
+    if (from->kind == HA_WRITE_CONTAINER) {
+        struct ha_record *r = calloc(1, sizeof *r);
+        ret->record = r;
+        return r ? ha_record_copy(r, from->record) : HP_ENOMEM;
+    }
+    if (from->kind == HA_WRITE_REPORT) {
+        struct ha_report_row *r = calloc(1, sizeof *r);
+        ret->report = r;
+        return r ? ha_report_row_copy(r, from->report) : HP_ENOMEM;
+    }
+    if (from->kind == HA_WRITE_TOMBSTONE) {
+        struct ha_tombstone *t = malloc(sizeof *t);
+        ret->tombstone = t;
+        if (!t)
+            return HP_ENOMEM;
+        *t = *from->tombstone;
+    }
+    return 0;
+}
+
+void ha_write_done(struct ha_write *w)
+{
+    if (w->kind == HA_WRITE_CONTAINER && w->record)
+        ha_record_done((struct ha_record *)w->record);
+    if (w->kind == HA_WRITE_REPORT && w->report)
+        ha_report_row_done((struct ha_report_row *)w->report);
+    free((void *)w->record);
+    free((void *)w->report);
+    free((void *)w->tombstone);
+    w->record = NULL;
+    w->report = NULL;
+    w->tombstone = NULL;
+}

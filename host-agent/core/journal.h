@@ -140,6 +140,10 @@ struct ha_image {
 int ha_bytes_copy(struct ha_bytes *ret, const void *data, size_t len) HP_MUST_CHECK;
 int ha_record_copy(struct ha_record *ret, const struct ha_record *from) HP_MUST_CHECK;
 int ha_report_row_copy(struct ha_report_row *ret, const struct ha_report_row *from) HP_MUST_CHECK;
+/* On failure *ret holds what is there so far: ha_write_done. */
+int ha_write_copy(struct ha_write *ret, const struct ha_write *from) HP_MUST_CHECK;
+/* Frees a copy's record, report or tombstone. */
+void ha_write_done(struct ha_write *w);
 /* Free what is behind the pointers and zero the structure. */
 void ha_bytes_done(struct ha_bytes *b);
 void ha_intent_done(struct ha_intent *i);

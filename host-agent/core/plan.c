@@ -23,7 +23,8 @@ bool ha_spec_same_resources(const Harpoon__V1__ContainerSpec *a, const Harpoon__
     const Harpoon__V1__Resources *y = b->resources ? b->resources : &none;
     return x->cpu_millis == y->cpu_millis && x->memory_bytes == y->memory_bytes && x->disk_bytes == y->disk_bytes &&
            x->pids_max == y->pids_max && x->io_read_bps == y->io_read_bps && x->io_write_bps == y->io_write_bps &&
-           x->io_read_iops == y->io_read_iops && x->io_write_iops == y->io_write_iops;
+           x->io_read_iops == y->io_read_iops && x->io_write_iops == y->io_write_iops &&
+           x->network_bps == y->network_bps;
 }
 
 /* What cannot change in place: the spec without resources, policies, placement and desired state. A shallow copy; nothing of it is owned. */
@@ -93,10 +94,16 @@ static void plan_replace(struct ha_plan *p, const struct ha_plan_input *in)
     p->start = ha_spec_wants_run(in->wanted);
 }
 
+/* Nothing is there, or what a create left behind that was cut off or failed: it cannot be started. */
+static bool nothing_whole(const struct ha_plan_input *in)
+{
+    return !in->exists || (!in->complete && !in->running && !in->ended);
+}
+
 /* Nothing was applied before, yet something may be there: what a create left behind that was cut off, or finished unnoticed. */
 static void plan_create(struct ha_plan *p, const struct ha_plan_input *in)
 {
-    if (!in->exists || (!in->complete && !in->running && !in->ended)) {
+    if (nothing_whole(in)) {
         plan_replace(p, in);
         return;
     }
@@ -137,7 +144,7 @@ int ha_plan_make(const struct ha_plan_input *in, struct ha_plan *ret)
         add(&p, HA_JOB_REMOVE);
     } else if (!in->applied) {
         plan_create(&p, in);
-    } else if (!in->exists) {
+    } else if (nothing_whole(in)) {
         plan_replace(&p, in);
     } else {
         bool same;

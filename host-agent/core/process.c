@@ -228,6 +228,11 @@ void ha_process_inspected(struct ha_core *core, struct ha_container *c, const st
     if (c->r.quarantined && c->r.intent.generation == 0) {
         c->r.state = c->r.pid > 0 ? STATE(RUNNING) : STATE(STOPPED);
         ha_move(core, c, HA_S_QUARANTINED);
+    } else if (c->r.intent.generation > 0 && pid > 0 && c->r.pid == 0) {
+        /* What ran is gone. That is durable before anything is started: after a reboot the next process may have the same numbers. */
+        ha_fx_container(core, c);
+        c->intent_seq = core->write_seq;
+        ha_move(core, c, HA_S_INTENT);
     } else if (c->r.intent.generation > 0) {
         /* Whatever runs, and is not what ran when the intent was recorded, was started by it. */
         ha_change_act(core, c, c->r.pid > 0 && (pid != c->r.pid || ticks != c->r.pid_start_ticks));

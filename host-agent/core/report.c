@@ -85,6 +85,7 @@ void ha_status_fill(const struct ha_core *core, const struct ha_container *c, st
     ret->resources.io_write_bps = l[5];
     ret->resources.io_read_iops = l[6];
     ret->resources.io_write_iops = l[7];
+    ret->resources.network_bps = l[8];
     ret->pb.resources = &ret->resources;
 }
 
@@ -169,7 +170,7 @@ static Harpoon__V1__ContainerStatus *status_of(const struct ha_core *core, const
     harpoon__v1__container_status__init(&s->pb);
     s->pb.host = (char *)core->host_name;
     s->pb.observed_generation = done ? a->generation : a->latest;
-    if (done)
+    if (done || a->removed)
         s->pb.state = HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_DELETED;
     return &s->pb;
 }
@@ -179,6 +180,7 @@ void ha_report_result(struct ha_core *core, const struct ha_container *c, const 
     Harpoon__Internal__V1__AgentMessage m = HARPOON__INTERNAL__V1__AGENT_MESSAGE__INIT;
     Harpoon__Internal__V1__CommandResult r = HARPOON__INTERNAL__V1__COMMAND_RESULT__INIT;
     Google__Rpc__Status error = GOOGLE__RPC__STATUS__INIT;
+    char *overloaded[HP_RESOURCE_COUNT];
     struct ha_status status;
     struct ha_report_row row = {.result = true, .generation = a->generation};
     row.id = ha_report_next_id(core);
@@ -196,6 +198,10 @@ void ha_report_result(struct ha_core *core, const struct ha_container *c, const 
         error.message = text_of((char *)a->message);
         r.error = &error;
     }
+    r.overloaded = overloaded;
+    for (int x = 0; x < HP_RESOURCE_COUNT; x++)
+        if (a->overloaded & 1U << x)
+            overloaded[r.n_overloaded++] = (char *)hp_resource_name(x);
     r.status = status_of(core, c, a, &status, &row.known);
     if (pack_row(core, &m, &row))
         append(core, &row);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -20,32 +21,41 @@ enum {
     ROUTERS_MAX = 64,
     ZONES_MAX = 16,
     SPARE_FILES = 64,
+    FILES_PER_JOURNAL = 6,
     HOSTS_PER_SOURCE = 10000,
     GROW_MS = 10,
     GROW_MAX = 100
 };
 
-static const char usage[] = "harpoon-fleet-sim --routers HOST:PORT,… --region R --hosts N [options]\n"
-                            "  --prefix P           names of the hosts: P followed by a number from 1 (sim-)\n"
-                            "  --ca FILE            CA certificate (PEM)\n"
-                            "  --ca-key FILE        the CA's key (PEM): signs a certificate for each host, in memory\n"
-                            "  --no-tls             plain TCP, for routers that take it in tests\n"
-                            "  --create-ms N        how long a create takes (5); other jobs take a quarter of it\n"
-                            "  --fail-percent N     of creates and starts that fail (0)\n"
-                            "  --exit-mean-s N      processes end by themselves after so long on average (0: never)\n"
-                            "  --cpu-millis N       allocatable of each host (16000)\n"
-                            "  --memory-mib N       allocatable of each host (65536)\n"
-                            "  --zones N            zones z1 … zN, in turn (3)\n"
-                            "  --attach-per-s N     attach so many hosts a second (1000; 0: all at once)\n"
-                            "  --report-s N         print a line of JSON on standard output so often (0: never)\n"
-                            "  --seed N             of failures and jitter (1)\n"
-                            "  --ready-file FILE    written when all hosts are attached\n"
-                            "  --log-level L        debug, info, warn (default), error\n";
+static const char usage[] =
+    "harpoon-fleet-sim --routers HOST:PORT,… --region R --hosts N [options]\n"
+    "  --prefix P           names of the hosts: P followed by a number from 1 (sim-)\n"
+    "  --ca FILE            CA certificate (PEM)\n"
+    "  --ca-key FILE        the CA's key (PEM): signs a certificate for each host, in memory\n"
+    "  --no-tls             plain TCP, for routers that take it in tests\n"
+    "  --create-ms N        how long a create takes (5); other jobs take a quarter of it\n"
+    "  --fail-percent N     of creates and starts that fail (0)\n"
+    "  --exit-mean-s N      processes end by themselves after so long on average (0: never)\n"
+    "  --cpu-millis N       allocatable of each host (16000)\n"
+    "  --memory-mib N       allocatable of each host (65536)\n"
+    "  --zones N            zones z1 … zN, in turn (3)\n"
+    "  --attach-per-s N     attach so many hosts a second (1000; 0: all at once)\n"
+    "  --report-s N         print a line of JSON on standard output so often (0: never)\n"
+    "  --seed N             of failures and jitter (1)\n"
+    "  --journals DIR       the agents' journals, as real ones keep them (in memory, and lost)\n"
+    "  --journal-file FILE  one file for all journals, durable, but never read: where there are too many hosts for "
+    "--journals\n"
+    "  --runtime-log FILE   what the simulated machines did and have, apart from the agents: read at the start, so "
+    "that\n"
+    "                       containers outlive this program; JSON lines, see tests/lib/truth.py\n"
+    "  --runtime-state FILE all containers as JSON, written on SIGUSR1 and at the end\n"
+    "  --ready-file FILE    written when all hosts are attached\n"
+    "  --log-level L        debug, info, warn (default), error\n";
 
 struct options {
     char *routers[ROUTERS_MAX];
     size_t router_count;
-    const char *region, *prefix, *ca, *ca_key, *ready_file;
+    const char *region, *prefix, *ca, *ca_key, *ready_file, *journals, *journal_file, *runtime_log, *runtime_state;
     bool no_tls;
     int64_t hosts, create_ms, fail_percent, exit_mean_s, cpu_millis, memory_mib, zones, attach_per_s, report_s, seed;
     enum hp_log_level level;
@@ -57,7 +67,7 @@ struct program {
     struct sim_host **hosts;
     char (*sources)[16];
     size_t source_count;
-    uv_signal_t sigterm, sigint;
+    uv_signal_t sigterm, sigint, sigusr1;
     uv_timer_t report, grow;
     struct mint *mint; /* until all hosts are there; NULL without TLS */
     int64_t added;
@@ -130,6 +140,10 @@ enum option_id {
     OPT_SEED,
     OPT_READY,
     OPT_LEVEL,
+    OPT_JOURNALS,
+    OPT_JOURNAL_FILE,
+    OPT_RUNTIME_LOG,
+    OPT_RUNTIME_STATE,
     OPT_HELP,
     OPT_VERSION
 };
@@ -152,6 +166,10 @@ static const struct option long_options[] = {{"routers", 1, NULL, OPT_ROUTERS},
                                              {"seed", 1, NULL, OPT_SEED},
                                              {"ready-file", 1, NULL, OPT_READY},
                                              {"log-level", 1, NULL, OPT_LEVEL},
+                                             {"journals", 1, NULL, OPT_JOURNALS},
+                                             {"journal-file", 1, NULL, OPT_JOURNAL_FILE},
+                                             {"runtime-log", 1, NULL, OPT_RUNTIME_LOG},
+                                             {"runtime-state", 1, NULL, OPT_RUNTIME_STATE},
                                              {"help", 0, NULL, OPT_HELP},
                                              {"version", 0, NULL, OPT_VERSION},
                                              {NULL, 0, NULL, 0}};
@@ -198,6 +216,18 @@ static int take_option(struct options *o, int id)
         return parse_number("seed", optarg, 0, INT64_MAX, &o->seed);
     case OPT_READY:
         o->ready_file = optarg;
+        return 0;
+    case OPT_JOURNALS:
+        o->journals = optarg;
+        return 0;
+    case OPT_JOURNAL_FILE:
+        o->journal_file = optarg;
+        return 0;
+    case OPT_RUNTIME_LOG:
+        o->runtime_log = optarg;
+        return 0;
+    case OPT_RUNTIME_STATE:
+        o->runtime_state = optarg;
         return 0;
     case OPT_LEVEL:
         return parse_level(optarg, &o->level);
@@ -266,14 +296,28 @@ static void changed(struct sim_fleet *f)
     maybe_end(p);
 }
 
+static void write_state(const struct program *p)
+{
+    struct hp_error e = {0};
+    if (p->o.runtime_state && sim_ground_dump(p->fleet.ground, p->o.runtime_state, &e))
+        hp_err("the runtimes' state cannot be written", HP_S("error", e.message));
+}
+
+static void on_state_wanted(uv_signal_t *s, int signum)
+{
+    write_state(&prog);
+}
+
 static void maybe_end(struct program *p)
 {
     if (!p->stopping || p->fleet.closed < p->added)
         return;
     uv_close((uv_handle_t *)&p->sigterm, NULL);
     uv_close((uv_handle_t *)&p->sigint, NULL);
+    uv_close((uv_handle_t *)&p->sigusr1, NULL);
     uv_close((uv_handle_t *)&p->report, NULL);
     uv_close((uv_handle_t *)&p->grow, NULL);
+    write_state(p);
     sim_fleet_close(&p->fleet);
 }
 
@@ -298,8 +342,9 @@ static void report(uv_timer_t *t)
     size_t rss = 0;
     uv_resident_set_memory(&rss);
     printf("{\"attached\":%d,\"creates\":%" PRIu64 ",\"removes\":%" PRIu64 ",\"exits\":%" PRIu64
-           ",\"failed\":%d,\"rss_bytes\":%zu}\n",
-           f->attached, f->creates, f->removes, f->exits, f->failed, rss);
+           ",\"failed\":%d,\"rss_bytes\":%zu,\"journal_syncs\":%" PRIu64 ",\"journal_bytes\":%" PRIu64 "}\n",
+           f->attached, f->creates, f->removes, f->exits, f->failed, rss,
+           f->journal ? sim_journal_syncs(f->journal) : 0, f->journal ? sim_journal_bytes(f->journal) : 0);
     fflush(stdout);
 }
 
@@ -395,7 +440,7 @@ static void grow(uv_timer_t *t)
 static int raise_files(int64_t hosts, struct hp_error *e)
 {
     struct rlimit r;
-    rlim_t need = (rlim_t)hosts + SPARE_FILES;
+    rlim_t need = (rlim_t)hosts * (prog.o.journals ? FILES_PER_JOURNAL : 1) + SPARE_FILES;
     if (getrlimit(RLIMIT_NOFILE, &r))
         return hp_fail_errno(e, HP_EIO, errno, "limit of open files");
     if (r.rlim_cur >= need)
@@ -416,7 +461,7 @@ static int start(struct program *p, uv_loop_t *loop, struct hp_error *e)
     if (!p->hosts || make_sources(p))
         return hp_fail(e, HP_ENOMEM, "hosts");
     fill_hellos(p);
-    rc = sim_fleet_init(&p->fleet, loop, (uint64_t)p->o.seed, e);
+    rc = sim_fleet_init(&p->fleet, loop, (uint64_t)p->o.seed, p->o.runtime_log, e);
     if (rc)
         return rc;
     p->fleet.create_ms = (uint64_t)p->o.create_ms;
@@ -424,7 +469,12 @@ static int start(struct program *p, uv_loop_t *loop, struct hp_error *e)
     p->fleet.exit_mean_ms = (uint64_t)p->o.exit_mean_s * 1000;
     p->fleet.cpu_millis = p->o.cpu_millis;
     p->fleet.memory_bytes = p->o.memory_mib << 20;
-    p->fleet.next_pid = 1000;
+    p->fleet.journals = p->o.journals;
+    if (p->o.journals && mkdir(p->o.journals, 0700) && errno != EEXIST)
+        return hp_fail_errno(e, HP_EIO, errno, "--journals %s", p->o.journals);
+    if (p->o.journal_file && sim_journal_open(loop, p->o.journal_file, &p->fleet.journal, e))
+        return e->code;
+    sim_ground_boot(p->fleet.ground, p->o.hosts);
     p->fleet.changed_cb = changed;
     p->started_ms = hp_now_ms();
     if (!p->o.no_tls)
@@ -435,6 +485,8 @@ static int start(struct program *p, uv_loop_t *loop, struct hp_error *e)
     uv_signal_init(loop, &p->sigint);
     uv_signal_start(&p->sigterm, stop, SIGTERM);
     uv_signal_start(&p->sigint, stop, SIGINT);
+    uv_signal_init(loop, &p->sigusr1);
+    uv_signal_start(&p->sigusr1, on_state_wanted, SIGUSR1);
     uv_timer_init(loop, &p->grow);
     uv_timer_start(&p->grow, grow, 0, GROW_MS);
     uv_timer_init(loop, &p->report);

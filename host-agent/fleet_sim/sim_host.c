@@ -8,22 +8,14 @@
 #include "base/log.h"
 #include "io/loop.h"
 #include "io/tls.h"
-
-struct sim_container {
-    struct sim_host *host;
-    struct sim_container *next;
-    struct ha_timer exit_timer;
-    int64_t pid, cpu_millis, memory_bytes; /* pid 0: not running */
-    int64_t generation, start_wall_ns, finish_wall_ns;
-    int32_t exit_code;
-    char uid[HA_UID_MAX + 1];
-};
+#include "shell/journal_sqlite.h"
 
 struct sim_job {
     struct sim_host *host;
     struct sim_job *prev, *next;
     struct ha_timer timer;
     struct ha_job *job;
+    uint64_t number; /* in the machines' record */
 };
 
 struct sim_host {
@@ -31,11 +23,13 @@ struct sim_host {
     struct ha_runtime runtime;
     struct sim_fleet *fleet;
     struct ha_agent *agent;
-    struct hp_tls_context *tls; /* held */
-    struct sim_container *containers;
+    struct hp_tls_context *tls;  /* held */
+    struct ha_sqlite *sqlite;    /* NULL: the journal is in memory, where it is durable at once and never read */
+    struct sim_machine *machine; /* outlives the agent */
     struct sim_job *jobs;
-    struct sim_host *dirty_next;
-    uint64_t written_seq; /* 0: nothing waits */
+    struct sim_host *dirty_next, *flushing_next;
+    uint64_t written_seq;  /* 0: nothing waits */
+    uint64_t flushing_seq; /* valid while on the list of those that are flushed */
     bool up, ended;
     char name[64];
 };
@@ -48,6 +42,10 @@ static void drain(uv_idle_t *idle);
 static void journal_write(struct ha_journal *j, uint64_t seq, const struct ha_write *writes, size_t count)
 {
     struct sim_host *h = (struct sim_host *)((char *)j - offsetof(struct sim_host, journal));
+    if (h->fleet->journal && sim_journal_add(h->fleet->journal, h->name, seq, writes, count)) {
+        hp_err("out of memory; the simulation ends");
+        abort();
+    }
     if (h->written_seq == 0) {
         h->dirty_next = h->fleet->dirty;
         h->fleet->dirty = h;
@@ -56,12 +54,45 @@ static void journal_write(struct ha_journal *j, uint64_t seq, const struct ha_wr
     h->written_seq = seq;
 }
 
+static void flushed(void *user, int status, const struct hp_error *e)
+{
+    struct sim_fleet *f = user;
+    struct sim_host *h = f->flushing, *next;
+    f->flushing = NULL;
+    if (f->dirty)
+        uv_idle_start(&f->idle, drain);
+    for (; h; h = next) {
+        next = h->flushing_next;
+        if (h->journal.synced_cb)
+            h->journal.synced_cb(h->journal.user, h->flushing_seq, status, e);
+    }
+}
+
+/* All that has come up to now goes to the file together. */
+static void begin_flush(struct sim_fleet *f)
+{
+    if (sim_journal_busy(f->journal))
+        return; /* flushed() goes on with it */
+    f->flushing = f->dirty;
+    f->dirty = NULL;
+    for (struct sim_host *h = f->flushing; h; h = h->flushing_next) {
+        h->flushing_next = h->dirty_next;
+        h->flushing_seq = h->written_seq;
+        h->written_seq = 0;
+    }
+    sim_journal_flush(f->journal, flushed, f);
+}
+
 static void drain(uv_idle_t *idle)
 {
     struct sim_fleet *f = idle->data;
     struct sim_host *h = f->dirty, *next;
-    f->dirty = NULL;
     uv_idle_stop(idle);
+    if (f->journal) {
+        begin_flush(f);
+        return;
+    }
+    f->dirty = NULL;
     for (; h; h = next) {
         uint64_t seq = h->written_seq;
         next = h->dirty_next;
@@ -73,12 +104,9 @@ static void drain(uv_idle_t *idle)
 
 /* ---- runtime ---- */
 
-static struct sim_container **find(struct sim_host *h, const char *uid)
+static struct sim_host *host_of(const struct sim_container *c)
 {
-    struct sim_container **at = &h->containers;
-    while (*at && strcmp((*at)->uid, uid) != 0)
-        at = &(*at)->next;
-    return at;
+    return c->owner;
 }
 
 static void fill(const struct sim_container *c, struct ha_rt_state *s)
@@ -86,7 +114,9 @@ static void fill(const struct sim_container *c, struct ha_rt_state *s)
     *s = (struct ha_rt_state){0};
     if (!c)
         return;
-    s->exists = s->complete = true;
+    s->exists = true;
+    s->complete = c->complete;
+    s->spec_digest = c->spec_digest;
     s->running = c->pid > 0;
     s->pid = c->pid;
     s->pid_start_ticks = c->pid;
@@ -106,58 +136,72 @@ static void stop_process(struct sim_container *c, int32_t code)
     c->pid = 0;
     c->exit_code = code;
     c->finish_wall_ns = hp_wall_ns();
-    ha_timer_set(c->host->fleet->env.timers, &c->exit_timer, UINT64_MAX);
+    ha_timer_set(host_of(c)->fleet->env.timers, &c->exit_timer, UINT64_MAX);
 }
 
 static void exited(struct ha_timer *t)
 {
     struct sim_container *c = (struct sim_container *)((char *)t - offsetof(struct sim_container, exit_timer));
-    struct sim_host *h = c->host;
+    struct sim_host *h = host_of(c);
     struct ha_rt_state s;
     int64_t pid = c->pid;
     h->fleet->exits++;
     stop_process(c, 1);
+    sim_ground_exit(h->fleet->ground, h->machine, c, pid);
     fill(c, &s);
     s.pid = s.pid_start_ticks = pid;
     if (h->runtime.exited_cb)
         h->runtime.exited_cb(h->runtime.user, c->uid, &s);
 }
 
+static void plan_exit(struct sim_container *c)
+{
+    struct sim_fleet *f = host_of(c)->fleet;
+    if (f->exit_mean_ms)
+        ha_timer_set(f->env.timers, &c->exit_timer, hp_now_ms() + 1 + hp_rng_below(&f->env.rng, 2 * f->exit_mean_ms));
+}
+
 static void run_process(struct sim_container *c, const Harpoon__V1__ContainerSpec *spec)
 {
-    struct sim_fleet *f = c->host->fleet;
-    c->pid = ++f->next_pid;
+    c->pid = sim_ground_pid(host_of(c)->fleet->ground);
     c->start_wall_ns = hp_wall_ns();
     if (spec && spec->resources) {
         c->cpu_millis = spec->resources->cpu_millis;
         c->memory_bytes = spec->resources->memory_bytes;
     }
-    if (f->exit_mean_ms)
-        ha_timer_set(f->env.timers, &c->exit_timer, hp_now_ms() + 1 + hp_rng_below(&f->env.rng, 2 * f->exit_mean_ms));
+    plan_exit(c);
 }
 
-static void container_free(struct sim_container *c)
+/* The host's agent works with the container from now on. */
+static int adopt(struct sim_host *h, struct sim_container *c)
 {
-    ha_timer_set(c->host->fleet->env.timers, &c->exit_timer, UINT64_MAX);
-    ha_timers_release(c->host->fleet->env.timers, 1);
-    free(c);
+    if (ha_timers_reserve(h->fleet->env.timers, 1))
+        return HP_ENOMEM;
+    c->owner = h;
+    c->exit_timer = (struct ha_timer){.fire_cb = exited};
+    return 0;
+}
+
+static void disown(struct sim_container *c)
+{
+    ha_timer_set(host_of(c)->fleet->env.timers, &c->exit_timer, UINT64_MAX);
+    ha_timers_release(host_of(c)->fleet->env.timers, 1);
+    c->owner = NULL;
 }
 
 static int create(struct sim_host *h, const struct ha_job *job, struct hp_error *e)
 {
-    struct sim_container **at = find(h, job->uid), *c;
-    if (*at)
+    if (sim_machine_find(h->machine, job->uid))
         return hp_fail(e, HP_EEXISTS, "container %s is there already", job->uid);
-    c = calloc(1, sizeof *c);
-    if (!c || ha_timers_reserve(h->fleet->env.timers, 1)) {
-        free(c);
+    struct sim_container *c = sim_machine_add(h->machine, job->uid, job->container);
+    if (!c || adopt(h, c)) {
+        if (c)
+            sim_machine_drop(h->machine, c);
         return hp_fail(e, HP_ENOMEM, "simulated container");
     }
-    c->host = h;
-    c->exit_timer.fire_cb = exited;
     c->generation = job->generation;
-    memcpy(c->uid, job->uid, strlen(job->uid) + 1);
-    *at = c;
+    c->spec_digest = job->spec_digest;
+    c->complete = true;
     h->fleet->creates++;
     if (job->start)
         run_process(c, job->spec);
@@ -166,7 +210,7 @@ static int create(struct sim_host *h, const struct ha_job *job, struct hp_error 
 
 static int change(struct sim_host *h, struct ha_job *job)
 {
-    struct sim_container **at = find(h, job->uid), *c = *at;
+    struct sim_container *c = sim_machine_find(h->machine, job->uid);
     struct hp_error *e = &job->error;
     bool fallible = job->kind == HA_JOB_CREATE || job->kind == HA_JOB_START;
     if (fallible && hp_rng_below(&h->fleet->env.rng, 100) < h->fleet->fail_percent)
@@ -178,8 +222,8 @@ static int change(struct sim_host *h, struct ha_job *job)
                    ? 0
                    : hp_fail(e, HP_ENOTFOUND, "no container %s", job->uid);
     if (job->kind == HA_JOB_REMOVE) {
-        *at = c->next;
-        container_free(c);
+        disown(c);
+        sim_machine_drop(h->machine, c);
         h->fleet->removes++;
         return 0;
     }
@@ -192,6 +236,14 @@ static int change(struct sim_host *h, struct ha_job *job)
         c->memory_bytes = job->spec->resources->memory_bytes;
     }
     return 0;
+}
+
+/* Tells the record, then the agent. */
+static void finish_job(struct sim_host *h, struct ha_job *job, uint64_t number)
+{
+    sim_ground_end(h->fleet->ground, h->machine, number, job);
+    fill(sim_machine_find(h->machine, job->uid), &job->result);
+    job->done_cb(job);
 }
 
 static void job_free(struct sim_job *j)
@@ -212,10 +264,10 @@ static void job_due(struct ha_timer *t)
     struct sim_job *j = (struct sim_job *)((char *)t - offsetof(struct sim_job, timer));
     struct ha_job *job = j->job;
     struct sim_host *h = j->host;
+    uint64_t number = j->number;
     job_free(j);
     job->status = change(h, job);
-    fill(*find(h, job->uid), &job->result);
-    job->done_cb(job);
+    finish_job(h, job, number);
 }
 
 static void submit(struct ha_runtime *rt, struct ha_job *job)
@@ -229,6 +281,7 @@ static void submit(struct ha_runtime *rt, struct ha_job *job)
     }
     j->host = h;
     j->job = job;
+    j->number = sim_ground_begin(h->fleet->ground, h->machine, job);
     j->timer.fire_cb = job_due;
     j->next = h->jobs;
     if (j->next)
@@ -245,7 +298,7 @@ static void on_metrics_due(void *user)
     Harpoon__Internal__V1__AgentMetrics metrics = HARPOON__INTERNAL__V1__AGENT_METRICS__INIT;
     Harpoon__V1__HostMetrics host;
     harpoon__v1__host_metrics__init(&host);
-    for (const struct sim_container *c = h->containers; c; c = c->next) {
+    for (const struct sim_container *c = h->machine->containers; c; c = c->next) {
         if (!c->pid)
             continue;
         host.containers_running++;
@@ -281,10 +334,11 @@ static void cancel_jobs(void *user)
     struct sim_job *j = h->jobs, *next;
     for (; j; j = next) { /* the last one's end frees the host */
         struct ha_job *job = j->job;
+        uint64_t number = j->number;
         next = j->next;
         job_free(j);
         job->status = hp_fail(&job->error, HP_ECANCELED, "the simulation ends");
-        job->done_cb(job);
+        finish_job(h, job, number);
     }
 }
 
@@ -292,50 +346,108 @@ static void on_closed(void *user)
 {
     struct sim_host *h = user;
     struct sim_fleet *f = h->fleet;
-    for (struct sim_container *c; (c = h->containers);) {
-        h->containers = c->next;
-        container_free(c);
-    }
+    for (struct sim_container *c = h->machine->containers; c; c = c->next)
+        disown(c);
     for (struct sim_host **at = &f->dirty; *at; at = &(*at)->dirty_next)
         if (*at == h) {
             *at = h->dirty_next;
             break;
         }
+    for (struct sim_host **at = &f->flushing; *at; at = &(*at)->flushing_next)
+        if (*at == h) {
+            *at = h->flushing_next;
+            break;
+        }
     if (h->up)
         f->attached--;
     hp_tls_context_unref(h->tls);
+    if (h->sqlite)
+        ha_sqlite_close(h->sqlite);
     free(h);
     f->closed++;
     f->changed_cb(f);
 }
 
-int sim_host_new(struct sim_fleet *f, const char *region, const char *name,
-                 const Harpoon__Internal__V1__AgentHello *self, const struct ha_link_options *link,
-                 struct sim_host **ret, struct hp_error *e)
+/* What the machine has, for the agent that starts on it. `*ret_found` is the caller's. */
+static int look_around(struct sim_host *h, struct ha_found **ret_found, size_t *ret_count, struct hp_error *e)
 {
-    struct sim_host *h = calloc(1, sizeof *h);
-    if (!h)
-        return hp_fail(e, HP_ENOMEM, "simulated host");
-    h->fleet = f;
+    size_t n = 0;
+    for (const struct sim_container *c = h->machine->containers; c; c = c->next)
+        n++;
+    *ret_found = calloc(n + 1, sizeof **ret_found);
+    if (!*ret_found)
+        return hp_fail(e, HP_ENOMEM, "containers found");
+    for (struct sim_container *c = h->machine->containers; c; c = c->next) {
+        struct ha_found *found = &(*ret_found)[(*ret_count)++];
+        if (adopt(h, c))
+            return hp_fail(e, HP_ENOMEM, "containers found");
+        *found = (struct ha_found){.uid = c->uid, .name = c->name};
+        fill(c, &found->state);
+        if (c->pid)
+            plan_exit(c);
+    }
+    return 0;
+}
+
+static int open_journal(struct sim_host *h, const char *directory, struct ha_image *image, struct hp_error *e)
+{
+    char path[4096];
     h->journal.write = journal_write;
-    h->runtime.submit = submit;
-    snprintf(h->name, sizeof h->name, "%s", name);
-    struct ha_image image = {0};
+    if (!directory)
+        return 0;
+    snprintf(path, sizeof path, "%s/%s.db", directory, h->name);
+    return ha_sqlite_open(h->fleet->env.loop, path, &h->sqlite, image, e);
+}
+
+static int start_agent(struct sim_host *h, const char *region, const Harpoon__Internal__V1__AgentHello *self,
+                       const struct ha_link_options *link, struct ha_image *image, struct hp_error *e)
+{
     struct ha_agent_options o = {
-        .core = {.region = region, .host = h->name, .memory_bytes = f->memory_bytes, .seed = 1},
+        .core = {.region = region, .host = h->name, .memory_bytes = h->fleet->memory_bytes, .seed = 1},
         .link = *link,
         .self = self,
-        .journal = &h->journal,
+        .journal = h->sqlite ? ha_sqlite_journal(h->sqlite) : &h->journal,
         .runtime = &h->runtime,
         .on_metrics_due = on_metrics_due,
         .on_failed = on_failed,
         .on_link = on_link,
         .cancel_jobs = cancel_jobs,
         .user = h};
-    int rc = ha_agent_new(&f->env, &o, &image, NULL, 0, &h->agent, e);
-    if (rc) {
+    struct ha_found *found = NULL;
+    size_t count = 0;
+    int rc = look_around(h, &found, &count, e);
+    if (rc)
+        ha_image_done(image);
+    else
+        rc = ha_agent_new(&h->fleet->env, &o, image, found, count, &h->agent, e);
+    free(found);
+    return rc;
+}
+
+int sim_host_new(struct sim_fleet *f, const char *region, const char *name,
+                 const Harpoon__Internal__V1__AgentHello *self, const struct ha_link_options *link,
+                 struct sim_host **ret, struct hp_error *e)
+{
+    struct ha_image image = {0};
+    struct sim_host *h = calloc(1, sizeof *h);
+    if (!h || !(h->machine = sim_ground_machine(f->ground, name))) {
         free(h);
-        return rc;
+        return hp_fail(e, HP_ENOMEM, "simulated host");
+    }
+    h->fleet = f;
+    h->runtime.submit = submit;
+    snprintf(h->name, sizeof h->name, "%s", name);
+    int rc = open_journal(h, f->journals, &image, e);
+    if (!rc)
+        rc = start_agent(h, region, self, link, &image, e);
+    if (rc) {
+        for (struct sim_container *c = h->machine->containers; c; c = c->next)
+            if (c->owner)
+                disown(c);
+        if (h->sqlite)
+            ha_sqlite_close(h->sqlite);
+        free(h);
+        return hp_wrap(e, "host %s", name);
     }
     h->tls = link->tls ? hp_tls_context_ref(link->tls) : NULL;
     *ret = h;
@@ -347,11 +459,16 @@ void sim_host_close(struct sim_host *h)
     ha_agent_close(h->agent, "the simulation ends", 0, on_closed);
 }
 
-int sim_fleet_init(struct sim_fleet *f, uv_loop_t *loop, uint64_t seed, struct hp_error *e)
+int sim_fleet_init(struct sim_fleet *f, uv_loop_t *loop, uint64_t seed, const char *log, struct hp_error *e)
 {
-    int rc = ha_env_init(&f->env, loop, seed, e);
+    int rc = sim_ground_open(log, &f->ground, e);
     if (rc)
         return rc;
+    rc = ha_env_init(&f->env, loop, seed, e);
+    if (rc) {
+        sim_ground_close(f->ground);
+        return rc;
+    }
     uv_idle_init(loop, &f->idle);
     f->idle.data = f;
     return 0;
@@ -361,4 +478,6 @@ void sim_fleet_close(struct sim_fleet *f)
 {
     uv_close((uv_handle_t *)&f->idle, NULL);
     ha_env_close(&f->env);
+    sim_journal_close(f->journal);
+    sim_ground_close(f->ground);
 }

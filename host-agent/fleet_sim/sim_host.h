@@ -1,7 +1,9 @@
-/* sim_host.h — one simulated host: a journal that is durable at once, a runtime without containers, and the real agent on top. */
+/* sim_host.h — one simulated host: a runtime without containers, a journal in memory, in a file with the others, or the real one, and the real agent on top. */
 #ifndef HA_FLEET_SIM_SIM_HOST_H
 #define HA_FLEET_SIM_SIM_HOST_H
 
+#include "fleet_sim/sim_ground.h"
+#include "fleet_sim/sim_journal.h"
 #include "shell/agent.h"
 
 /* What all hosts of a fleet have in common. Loop thread only. */
@@ -11,9 +13,12 @@ struct sim_fleet {
     unsigned fail_percent; /* of creates and starts */
     uint64_t exit_mean_ms; /* a process ends by itself after so long on average; 0: never */
     int64_t cpu_millis, memory_bytes;
-    int64_t next_pid;
-    struct sim_host *dirty; /* journals with unconfirmed writes */
-    uv_idle_t idle;         /* active while there are some */
+    const char *journals;        /* directory of the agents' journals; NULL: in memory */
+    struct sim_ground *ground;   /* the machines */
+    struct sim_journal *journal; /* of all hosts, in one file; NULL: in memory, or as `journals` says */
+    struct sim_host *dirty;      /* journals with unconfirmed writes */
+    struct sim_host *flushing;   /* with writes on their way to the file */
+    uv_idle_t idle;              /* active while there are some */
     int attached, closed, failed;
     uint64_t creates, removes, exits;        /* since start */
     void (*changed_cb)(struct sim_fleet *f); /* a host attached, detached or closed */
@@ -28,7 +33,9 @@ int sim_host_new(struct sim_fleet *f, const char *region, const char *name,
 /* Counts in fleet->closed, then frees. */
 void sim_host_close(struct sim_host *h);
 
-int sim_fleet_init(struct sim_fleet *f, uv_loop_t *loop, uint64_t seed, struct hp_error *e) HP_MUST_CHECK;
+/* `log`: the machines' record (sim_ground.h), or NULL. */
+int sim_fleet_init(struct sim_fleet *f, uv_loop_t *loop, uint64_t seed, const char *log,
+                   struct hp_error *e) HP_MUST_CHECK;
 void sim_fleet_close(struct sim_fleet *f);
 
 #endif

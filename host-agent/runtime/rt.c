@@ -44,27 +44,30 @@ static void watch_drop(struct ha_entry *en)
     uv_close((uv_handle_t *)&w->poll, watch_closed);
 }
 
-static struct ha_task *task_new(struct ha_rt *rt, struct ha_entry *en, struct ha_job *job)
+static void task_init(struct ha_task *t, struct ha_rt *rt, struct ha_entry *en, struct ha_job *job)
 {
-    struct ha_task *t = calloc(1, sizeof *t);
-    if (!t)
-        return NULL;
-    t->rt = rt;
-    t->entry = en;
-    t->job = job;
-    t->wait_fd = -1;
+    *t = (struct ha_task){.rt = rt, .entry = en, .job = job, .wait_fd = -1};
     t->end_ms = hp_now_ms() + (job && job->deadline_ms ? job->deadline_ms : HA_JOB_DEADLINE_MS);
     strcpy(t->uid, en->uid);
     t->stage = job ? ha_job_stage(job->kind) : ha_stage_collect;
+}
+
+static struct ha_task *task_new(struct ha_rt *rt, struct ha_entry *en, struct ha_job *job)
+{
+    struct ha_task *t = malloc(sizeof *t);
+    if (t)
+        task_init(t, rt, en, job);
     return t;
 }
 
+/* Needs no memory: that a process has ended is never forgotten. */
 static void collect_start(struct ha_rt *rt, struct ha_entry *en)
 {
     en->exit_due = false;
-    struct ha_task *t = atomic_load(&rt->closing) ? NULL : task_new(rt, en, NULL);
-    if (t)
-        task_start(t);
+    if (atomic_load(&rt->closing))
+        return;
+    task_init(en->collect, rt, en, NULL);
+    task_start(en->collect);
 }
 
 static void watch_fired(uv_poll_t *poll, int status, int events)
@@ -107,14 +110,22 @@ static void watch_make(struct ha_rt *rt, struct ha_entry *en, const struct ha_rt
 
 /* --- entries --- */
 
+void ha_entry_free(struct ha_entry *en)
+{
+    if (!en)
+        return;
+    free(en->collect);
+    free(en);
+}
+
 static struct ha_entry *entry_get(struct ha_rt *rt, const char *uid)
 {
     struct ha_entry *en = hp_map_get(&rt->entries, uid);
     if (en)
         return en;
     en = calloc(1, sizeof *en);
-    if (!en || hp_map_put(&rt->entries, uid, en, NULL)) {
-        free(en);
+    if (!en || !(en->collect = malloc(sizeof *en->collect)) || hp_map_put(&rt->entries, uid, en, NULL)) {
+        ha_entry_free(en);
         return NULL;
     }
     strcpy(en->uid, uid);
@@ -126,7 +137,7 @@ static void entry_forget(struct ha_rt *rt, struct ha_entry *en)
     if (en->task || en->queued || en->watch || !en->gone)
         return;
     (void)hp_map_remove(&rt->entries, en->uid);
-    free(en);
+    ha_entry_free(en);
 }
 
 /* --- tasks --- */
@@ -168,6 +179,8 @@ static void task_start(struct ha_task *t)
     assert(!t->entry->task);
     t->entry->task = t;
     t->rt->under_way++;
+    if (t->job && (t->job->kind == HA_JOB_CREATE || t->job->kind == HA_JOB_START))
+        ha_warm_hint(t->rt->warm);
     if (t->job && ends_process[t->job->kind]) {
         watch_drop(t->entry);
         t->entry->exit_due = false;
@@ -175,16 +188,17 @@ static void task_start(struct ha_task *t)
     task_submit(t);
 }
 
-static void report_exit(struct ha_task *t)
+static void report_exit(struct ha_rt *rt, const struct ha_entry *en, const struct ha_rt_state *found)
 {
-    struct ha_rt *rt = t->rt;
-    struct ha_rt_state s = t->result;
+    char uid[HA_UID_MAX + 1];
+    struct ha_rt_state s = *found;
     if (s.running || atomic_load(&rt->closing))
         return;
-    s.pid = t->entry->pid;
-    s.pid_start_ticks = t->entry->ticks;
+    memcpy(uid, en->uid, sizeof uid);
+    s.pid = en->pid;
+    s.pid_start_ticks = en->ticks;
     if (rt->base.exited_cb)
-        rt->base.exited_cb(rt->base.user, t->uid, &s);
+        rt->base.exited_cb(rt->base.user, uid, &s);
 }
 
 static void task_done(struct ha_task *t)
@@ -193,11 +207,14 @@ static void task_done(struct ha_task *t)
     struct ha_entry *en = t->entry;
     struct ha_job *job = t->job;
     struct ha_task *queued = en->queued;
+    const struct ha_rt_state result = t->result; /* a collecting task may be started anew below */
+    char uid[HA_UID_MAX + 1];
+    memcpy(uid, t->uid, sizeof uid);
     en->task = NULL;
     en->queued = NULL;
-    if (t->result.running && !atomic_load(&rt->closing))
-        watch_make(rt, en, &t->result);
-    en->gone = t->status != HP_ECANCELED && !t->result.exists;
+    if (result.running && !atomic_load(&rt->closing))
+        watch_make(rt, en, &result);
+    en->gone = t->status != HP_ECANCELED && !result.exists;
     if (queued) {
         task_start(queued);
     } else if (en->exit_due) {
@@ -206,16 +223,17 @@ static void task_done(struct ha_task *t)
     if (job) {
         job->status = t->status;
         job->error = t->error;
-        job->result = t->result;
+        job->result = result;
         job->done_cb(job);
     } else {
-        report_exit(t);
+        report_exit(rt, en, &result);
     }
     /* The owner may have submitted the next job: look again. */
-    en = hp_map_get(&rt->entries, t->uid);
+    if (job)
+        free(t);
+    en = hp_map_get(&rt->entries, uid);
     if (en)
         entry_forget(rt, en);
-    free(t);
     rt->under_way--;
     ha_rt_check_closed(rt);
 }
@@ -333,6 +351,10 @@ static void task_step(struct hp_mail *mail)
     struct ha_task *t = (struct ha_task *)((char *)mail - offsetof(struct ha_task, mail));
     switch (t->step) {
     case HA_STEP_DONE:
+        if (!t->job && t->status && !atomic_load(&t->rt->closing)) {
+            task_submit(t); /* once more */
+            return;
+        }
         if (t->job && t->job->kind == HA_JOB_REMOVE && t->status == 0 && !t->job->replacing)
             ha_rt_collect_images(t->rt, -1, NULL, NULL);
         task_done(t);

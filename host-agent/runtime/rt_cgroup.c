@@ -209,6 +209,16 @@ static int64_t field(const char *text, const char *key)
     return -1;
 }
 
+int ha_cg_check_io(const struct ha_cgroups *cg, const struct ha_cg_limits *want, struct hp_error *e)
+{
+    bool limited = want->io_read_bps > 0 || want->io_write_bps > 0 || want->io_read_iops > 0 || want->io_write_iops > 0;
+    if (!limited || cg->dev_major)
+        return 0;
+    return hp_fail(e, HP_EUNSUPPORTED,
+                   "io_read_bps, io_write_bps, io_read_iops and io_write_iops cannot be kept on this host: its data "
+                   "directory is on no block device that can be throttled");
+}
+
 static void io_v1(const char *text, struct ha_cg_usage *u)
 {
     for (const char *p = text; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : NULL) {

@@ -59,6 +59,8 @@ const char *ha_cg_mode_name(enum ha_cg_mode mode);
 
 /* Zero fields of `r` become the documented defaults. */
 struct ha_cg_limits ha_cg_limits_of(const Harpoon__V1__Resources *r);
+/* HP_EUNSUPPORTED: limits of input and output are wanted, and the data directory is on no device that the kernel could hold to them. */
+int ha_cg_check_io(const struct ha_cgroups *cg, const struct ha_cg_limits *want, struct hp_error *e) HP_MUST_CHECK;
 
 /* -1 in fields that cannot be read. HP_ENOTFOUND when there is no such cgroup. */
 int ha_cg_usage(const struct ha_cgroups *cg, const char *uid, struct ha_cg_usage *ret,

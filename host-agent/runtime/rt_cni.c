@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -16,31 +18,20 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "base/log.h"
 #include "rt_fs.h"
+#include "rt_functions.h"
 #include "rt_ports.h"
 #include "rt_proc.h"
+#include "rt_qdisc.h"
+#include "wire/json.h"
 
 #define NSFS_MAGIC_NUMBER 0x6e736673
 #define RECORD_MAX (256 << 10)
 #define RULE_MS 20000
-
-static int check_options(const struct ha_cni *cni, struct hp_error *e)
-{
-    char address[64];
-    unsigned bits;
-    struct in_addr in;
-    if (!cni->bridge[0] || strlen(cni->bridge) >= IFNAMSIZ || strpbrk(cni->bridge, "/ :"))
-        return hp_fail(e, HP_EINVAL, "bridge '%s' is not an interface name of 1 to %d characters", cni->bridge,
-                       IFNAMSIZ - 1);
-    if (sscanf(cni->subnet, "%49[0-9.]/%u", address, &bits) != 2 || inet_pton(AF_INET, address, &in) != 1 || bits < 8 ||
-        bits > 29)
-        return hp_fail(e, HP_EINVAL, "subnet '%s' is not an IPv4 network with 8 to 29 bits, such as 10.88.0.0/16",
-                       cni->subnet);
-    return 0;
-}
+#define LOCK_WAIT_MS 10000
+#define LOCK_POLL_MS 5
+#define SRIOV HARPOON__V1__NETWORK_MODE__NETWORK_MODE_SRIOV
 
 static bool is_mount_point(const char *path)
 {
@@ -57,7 +48,7 @@ static int masquerade(const struct ha_cni *cni, const char *verb, struct hp_erro
 {
     static const char *const programs[] = {"/usr/sbin/iptables", "/sbin/iptables"};
     char comment[32];
-    snprintf(comment, sizeof comment, "harpoon %s", cni->bridge);
+    snprintf(comment, sizeof comment, "harpoon %s", cni->modes.bridge);
     const char *const argv[] = {access(programs[0], X_OK) == 0 ? programs[0] : programs[1],
                                 "-w",
                                 "-t",
@@ -65,10 +56,10 @@ static int masquerade(const struct ha_cni *cni, const char *verb, struct hp_erro
                                 verb,
                                 "POSTROUTING",
                                 "-s",
-                                cni->subnet,
+                                cni->modes.subnet,
                                 "!",
                                 "-d",
-                                cni->subnet,
+                                cni->modes.subnet,
                                 "-m",
                                 "comment",
                                 "--comment",
@@ -90,10 +81,31 @@ static void begin_masquerade(const struct ha_cni *cni)
         hp_warn("containers do not reach other networks under the host's address", HP_S("error", e.message));
 }
 
+/* A plugin's own children are known to nobody, but inherit the lock. */
+static int wait_for_plugins(struct ha_cni *cni, struct hp_error *e)
+{
+    char path[sizeof cni->data_dir + 16];
+    snprintf(path, sizeof path, "%s/plugins.lock", cni->data_dir);
+    cni->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (cni->lock_fd < 0)
+        return hp_fail_errno(e, HP_EIO, errno, "open %s", path);
+    for (int waited = 0; flock(cni->lock_fd, LOCK_EX | LOCK_NB) != 0; waited += LOCK_POLL_MS) {
+        if (errno != EWOULDBLOCK)
+            return hp_fail_errno(e, HP_EIO, errno, "lock %s", path);
+        if (waited >= LOCK_WAIT_MS) {
+            hp_warn("network plugins of an earlier agent still run: going on without their end", HP_S("lock", path));
+            return 0;
+        }
+        (void)poll(NULL, 0, LOCK_POLL_MS);
+    }
+    return 0;
+}
+
 int ha_cni_init(struct ha_cni *cni, const char *state_dir, const char *run_dir, struct hp_error *e)
 {
-    int rc = check_options(cni, e);
-    if (rc == 0 && !cni->plugins[0])
+    int rc = 0;
+    cni->lock_fd = -1;
+    if (!cni->plugins[0])
         rc = ha_fs_path(cni->plugins, sizeof cni->plugins, e, "/usr/lib/cni");
     if (rc == 0)
         rc = ha_fs_path(cni->data_dir, sizeof cni->data_dir, e, "%s/cni", state_dir);
@@ -103,6 +115,8 @@ int ha_cni_init(struct ha_cni *cni, const char *state_dir, const char *run_dir, 
         rc = ha_fs_mkdirs(cni->data_dir, 0700, e);
     if (rc == 0)
         rc = ha_fs_mkdirs(cni->netns_dir, 0711, e);
+    if (rc == 0)
+        rc = wait_for_plugins(cni, e);
     if (rc)
         return rc;
     /* Shared, so that unpinning is seen by every mount namespace that was copied from ours meanwhile: else a copy would keep the network alive. */
@@ -118,8 +132,10 @@ int ha_cni_init(struct ha_cni *cni, const char *state_dir, const char *run_dir, 
 void ha_cni_close(struct ha_cni *cni)
 {
     struct hp_error ignored = {0};
+    ha_modes_done(&cni->modes);
     if (!cni->netns_dir[0])
         return;
+    ha_fs_closep(&cni->lock_fd);
     /* Fails while something is pinned in it; then containers are still attached, and the rule stays as well. */
     bool last = umount2(cni->netns_dir, 0) == 0;
     if (last && cni->masquerade)
@@ -209,7 +225,9 @@ struct call {
 /* A plugin that fails says why in JSON on its standard output. */
 static void explain(const char *out, struct hp_error *e)
 {
-    json_t *answer = json_loads(out, 0, NULL);
+    json_t *answer = NULL;
+    struct hp_error ignored = {0};
+    (void)!hp_json_load(out, strlen(out), 0, &answer, &ignored);
     const char *text = json_string_value(json_object_get(answer, "msg"));
     const char *more = json_string_value(json_object_get(answer, "details"));
     if (text)
@@ -222,6 +240,8 @@ static int plugin(const struct call *c, const char *command, const json_t *conf,
 {
     const char *type = json_string_value(json_object_get(conf, "type"));
     char program[512], env[7][700];
+    if (!type)
+        return hp_fail(e, HP_ENOMEM, "configuration of a network plugin");
     int rc = ha_fs_path(program, sizeof program, e, "%s/%s", c->cni->plugins, type);
     if (rc)
         return rc;
@@ -244,8 +264,9 @@ static int plugin(const struct call *c, const char *command, const json_t *conf,
     struct ha_spawn spawn = HA_SPAWN_INIT;
     spawn.argv = argv;
     spawn.envp = envp;
+    spawn.pass = c->cni->lock_fd;
     HA_FREE struct ha_output *out = calloc(1, sizeof *out);
-    char *input = json_dumps(conf, JSON_COMPACT);
+    char *input = hp_json_dump(conf, JSON_COMPACT);
     rc =
         out && input ? ha_proc_run(&spawn, input, out, c->timeout_ms, -1, e) : hp_fail(e, HP_ENOMEM, "run %s", program);
     free(input);
@@ -254,42 +275,10 @@ static int plugin(const struct call *c, const char *command, const json_t *conf,
             explain(out->out, e);
         return hp_wrap(e, "network plugin %s, %s", type, command);
     }
-    if (ret_result && !(*ret_result = json_loads(out->out, 0, NULL)))
+    rc = ret_result ? hp_json_load(out->out, strlen(out->out), 0, ret_result, e) : 0;
+    if (rc == HP_EINVAL)
         return hp_fail(e, HP_EPROTO, "network plugin %s, %s: the answer is not JSON: %.100s", type, command, out->out);
-    return 0;
-}
-
-/* Without the plugin's own masquerading: that is one rule for all containers, made at the start. */
-static json_t *bridge_conf(const struct ha_cni *cni, const char *name)
-{
-    return json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:{s:s,s:s,s:[[{s:s}]],s:[{s:s}]}}", "cniVersion", "1.0.0", "name", name,
-                     "type", "bridge", "bridge", cni->bridge, "isGateway", 1, "hairpinMode", 1, "ipam", "type",
-                     "host-local", "dataDir", cni->data_dir, "ranges", "subnet", cni->subnet, "routes", "dst",
-                     "0.0.0.0/0");
-}
-
-static json_t *portmap_conf(const char *name, const Harpoon__V1__NetworkSpec *network)
-{
-    json_t *ports = json_array();
-    for (size_t i = 0; i < network->n_ports; i++) {
-        const Harpoon__V1__PortMapping *p = network->ports[i];
-        (void)json_array_append_new(ports,
-                                    json_pack("{s:i,s:i,s:s}", "hostPort", p->host_port, "containerPort",
-                                              p->container_port, "protocol", p->protocol[0] ? p->protocol : "tcp"));
-    }
-    return json_pack("{s:s,s:s,s:s,s:b,s:{s:b},s:{s:o}}", "cniVersion", "1.0.0", "name", name, "type", "portmap",
-                     "snat", 1, "capabilities", "portMappings", 1, "runtimeConfig", "portMappings", ports);
-}
-
-static json_t *chain_conf(const struct ha_cni *cni, const Harpoon__V1__NetworkSpec *network)
-{
-    char name[64];
-    snprintf(name, sizeof name, "harpoon-%s", cni->bridge);
-    json_t *chain = json_array();
-    (void)json_array_append_new(chain, bridge_conf(cni, name));
-    if (network && network->n_ports)
-        (void)json_array_append_new(chain, portmap_conf(name, network));
-    return chain;
+    return rc;
 }
 
 static int record_write(const char *record, const json_t *chain, const json_t *result, const char *ip, bool durable,
@@ -298,19 +287,23 @@ static int record_write(const char *record, const json_t *chain, const json_t *r
     json_t *root = json_pack("{s:O,s:s}", "chain", chain, "ip", ip);
     if (root && result)
         (void)json_object_set(root, "result", (json_t *)result);
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    char *text = root ? hp_json_dump(root, JSON_COMPACT) : NULL;
     int rc = text ? ha_fs_write(record, text, strlen(text), 0600, durable, e) : hp_fail(e, HP_ENOMEM, "network record");
     free(text);
     json_decref(root);
     return rc;
 }
 
-static json_t *record_read(const char *record)
+/* NULL when there is no record, or none that could be read since a crash of the host; then it is gone with the network. Fails when that cannot be told. */
+static int record_read(const char *record, json_t **ret, struct hp_error *e)
 {
     HA_FREE char *text = NULL;
     size_t size;
-    struct hp_error ignored = {0};
-    return ha_fs_read(AT_FDCWD, record, RECORD_MAX, &text, &size, &ignored) ? NULL : json_loadb(text, size, 0, NULL);
+    *ret = NULL;
+    int rc = ha_fs_read(AT_FDCWD, record, RECORD_MAX, &text, &size, e);
+    if (rc == 0)
+        rc = hp_json_load(text, size, 0, ret, e);
+    return rc == HP_ENOTFOUND || rc == HP_EINVAL ? 0 : rc;
 }
 
 static const char *result_address(const json_t *result)
@@ -321,18 +314,64 @@ static const char *result_address(const json_t *result)
 
 void ha_cni_address(const char *record, char ret_address[HA_ADDRESS_SIZE])
 {
-    json_t *root = record_read(record);
+    json_t *root = NULL;
+    struct hp_error ignored = {0};
+    (void)!record_read(record, &root, &ignored);
     snprintf(ret_address, HA_ADDRESS_SIZE, "%s", result_address(json_object_get(root, "result")));
     json_decref(root);
 }
 
-bool ha_cni_same(const struct ha_cni *cni, const Harpoon__V1__NetworkSpec *network, const char *record)
+/* With the interface that it has, where it needs one. */
+static json_t *chain_of(const struct ha_cni *cni, const char *uid, const Harpoon__V1__ContainerSpec *spec)
 {
-    json_t *root = record_read(record), *chain = chain_conf(cni, network);
+    char function[HA_INTERFACE_SIZE] = "";
+    if (ha_mode_of(spec) == SRIOV)
+        ha_function_of(cni->data_dir, uid, function);
+    return ha_modes_chain(&cni->modes, cni->data_dir, spec, function);
+}
+
+bool ha_cni_same(const struct ha_cni *cni, const char *uid, const Harpoon__V1__ContainerSpec *spec, const char *record)
+{
+    json_t *root = NULL;
+    struct hp_error ignored = {0};
+    (void)!record_read(record, &root, &ignored);
+    json_t *chain = chain_of(cni, uid, spec);
     bool same = root && json_object_get(root, "result") && json_equal(json_object_get(root, "chain"), chain);
     json_decref(chain);
     json_decref(root);
     return same;
+}
+
+static bool is_type(const json_t *conf, const char *type)
+{
+    const char *t = json_string_value(json_object_get(conf, "type"));
+    return t && strcmp(t, type) == 0;
+}
+
+static int lacks_device(void *p)
+{
+    HA_CLOSE int fd = netns_open(p);
+    if (fd < 0)
+        return 0;
+    if (setns(fd, CLONE_NEWNET) != 0)
+        return -errno;
+    return if_nametoindex("eth0") ? -EEXIST : 0;
+}
+
+/* The interface goes back to the host. The plugin takes it for an error when it is there already, and does not look at addresses when the namespace is gone: these are given back first. */
+static int return_device(const struct call *c, json_t *conf, struct hp_error *e)
+{
+    int rc = 0;
+    if (json_object_get(conf, "ipam")) {
+        json_t *addresses = json_copy(conf);
+        (void)json_object_set(addresses, "type", json_object_get(json_object_get(conf, "ipam"), "type"));
+        rc = plugin(c, "DEL", addresses, NULL, e);
+        json_decref(addresses);
+    }
+    if (rc || !c->netns[0])
+        return rc;
+    rc = plugin(c, "DEL", conf, NULL, e);
+    return rc && ha_proc_in_child(lacks_device, (void *)(uintptr_t)c->netns) == 0 ? 0 : rc;
 }
 
 /* DEL in reverse order, with the last result as prevResult. All are run; the first failure is returned. */
@@ -346,7 +385,7 @@ static int chain_del(const struct call *c, const json_t *record, struct hp_error
         if (result)
             (void)json_object_set(conf, "prevResult", result);
         struct hp_error why = {0};
-        int rc = plugin(c, "DEL", conf, NULL, &why);
+        int rc = is_type(conf, "host-device") ? return_device(c, conf, &why) : plugin(c, "DEL", conf, NULL, &why);
         if (rc && !first)
             first = hp_fail(e, rc, "%s", why.message);
         json_decref(conf);
@@ -398,27 +437,53 @@ static int add_again(struct call *call, const json_t *chain, char *ip, json_t **
     return chain_add(call, chain, ret_result, e);
 }
 
-int ha_cni_attach(const struct ha_cni *cni, const char *uid, const Harpoon__V1__NetworkSpec *network,
-                  const char *record, int timeout_ms, char ret_address[HA_ADDRESS_SIZE], struct hp_error *e)
+/* What it needs beside the plugins: an interface of its own, ports of the host. */
+static int take_things(const struct ha_cni *cni, const char *uid, const Harpoon__V1__ContainerSpec *spec,
+                       char function[HA_INTERFACE_SIZE], struct hp_error *e)
 {
-    char netns[640], ip[64] = "";
+    if (!(cni->modes.offered & 1U << ha_mode_of(spec)))
+        return hp_fail(e, HP_EUNSUPPORTED, "this host does not offer network mode %d", (int)ha_mode_of(spec));
+    return ha_mode_of(spec) == SRIOV ? ha_function_take(cni->data_dir, uid, cni->modes.functions, function, e)
+                                     : ha_function_release(cni->data_dir, uid, e);
+}
+
+/* Before a reboot, before a crash, or another network: its address is still taken in our name. What it had of the host goes back before anything else is taken. */
+static int forget(struct call *call, const char *record, char *ip, size_t ip_size, struct hp_error *e)
+{
+    json_t *old = NULL;
+    struct hp_error ignored = {0};
+    int rc = record_read(record, &old, e);
+    if (rc || !old)
+        return rc;
+    earlier_ip(old, ip, ip_size);
+    (void)chain_del(call, old, &ignored);
+    json_decref(old);
+    return 0;
+}
+
+int ha_cni_attach(const struct ha_cni *cni, const char *uid, const Harpoon__V1__ContainerSpec *spec, const char *record,
+                  int timeout_ms, char ret_address[HA_ADDRESS_SIZE], struct hp_error *e)
+{
+    char netns[640], ip[64] = "", function[HA_INTERFACE_SIZE] = "";
     int rc = ha_cni_netns_path(cni, uid, netns, sizeof netns, e);
     if (rc)
         return rc;
     struct call call = {.cni = cni, .uid = uid, .netns = netns, .mark = netns, .ip = ip, .timeout_ms = timeout_ms};
-    json_t *old = record_read(record), *result = NULL, *chain = chain_conf(cni, network);
-    if (old) { /* before a reboot, or before a crash: the address is still taken in our name */
-        earlier_ip(old, ip, sizeof ip);
-        struct hp_error ignored = {0};
-        (void)chain_del(&call, old, &ignored);
-        json_decref(old);
+    json_t *chain = NULL, *result = NULL;
+    hp_json_memory_watch(); /* looked at before each plugin runs and each record is written */
+    rc = forget(&call, record, ip, sizeof ip, e);
+    if (rc)
+        return rc;
+    rc = take_things(cni, uid, spec, function, e);
+    if (rc == 0) {
+        chain = ha_modes_chain(&cni->modes, cni->data_dir, spec, function);
+        rc = record_write(record, chain, NULL, ip, false, e);
     }
-    rc = record_write(record, chain, NULL, ip, false, e);
     if (rc == 0)
-        rc = ha_ports_take(cni->data_dir, uid, network, e);
+        rc = ha_ports_take(cni->data_dir, uid, spec->network, e);
     if (rc == 0)
         rc = add_again(&call, chain, ip, &result, e);
-    if (rc == 0 && !result_address(result)[0])
+    if (rc == 0 && !result_address(result)[0] && ha_modes_gives_address(&cni->modes, spec))
         rc = hp_fail(e, HP_EPROTO, "the network plugins gave no address");
     if (rc == 0) {
         snprintf(ret_address, HA_ADDRESS_SIZE, "%s", result_address(result));
@@ -434,11 +499,90 @@ int ha_cni_attach(const struct ha_cni *cni, const char *uid, const Harpoon__V1__
     return rc;
 }
 
+/* The host's end of the container's pair of interfaces; NULL: it has none. */
+static const char *host_end(const json_t *result)
+{
+    const json_t *interfaces = json_object_get(result, "interfaces");
+    for (size_t i = 0; i < json_array_size(interfaces); i++) {
+        const json_t *x = json_array_get(interfaces, i);
+        const char *name = json_string_value(json_object_get(x, "name"));
+        const char *sandbox = json_string_value(json_object_get(x, "sandbox"));
+        if (name && strncmp(name, "veth", 4) == 0 && (!sandbox || !sandbox[0]))
+            return name;
+    }
+    return NULL;
+}
+
+/* The plugin cannot change a limit: it is taken away whole, and put on anew. */
+static int change_limit(struct call *call, const json_t *old, json_t *chain, struct hp_error *e)
+{
+    const json_t *before = json_object_get(old, "chain"), *result = json_object_get(old, "result");
+    json_t *had = json_array_get(before, json_array_size(before) - 1), *next = NULL;
+    json_t *want = json_array_get(chain, json_array_size(chain) - 1);
+    const char *interface = host_end(result);
+    if (!interface)
+        return hp_fail(e, HP_EPROTO, "the network's record names no interface of the host");
+    int rc = is_type(had, "bandwidth") ? plugin(call, "DEL", had, NULL, e) : 0;
+    if (rc == 0)
+        rc = ha_qdisc_clear(interface, e);
+    if (rc == 0 && is_type(want, "bandwidth")) {
+        json_t *conf = json_copy(want);
+        (void)json_object_set(conf, "prevResult", (json_t *)(uintptr_t)result);
+        rc = plugin(call, "ADD", conf, &next, e);
+        json_decref(conf);
+        json_decref(next);
+    }
+    return rc;
+}
+
+/* Whether they are the same but for a limit at their end. */
+static bool same_but_limit(const json_t *a, const json_t *b)
+{
+    size_t n = json_array_size(a), k = json_array_size(b);
+    n -= n && is_type(json_array_get(a, n - 1), "bandwidth");
+    k -= k && is_type(json_array_get(b, k - 1), "bandwidth");
+    bool same = n == k;
+    for (size_t i = 0; i < n && same; i++)
+        same = json_equal(json_array_get(a, i), json_array_get(b, i));
+    return same;
+}
+
+int ha_cni_resize(const struct ha_cni *cni, const char *uid, const Harpoon__V1__ContainerSpec *spec, const char *record,
+                  int timeout_ms, struct hp_error *e)
+{
+    char netns[640];
+    json_t *old = NULL;
+    int rc = ha_cni_netns_path(cni, uid, netns, sizeof netns, e);
+    if (rc == 0)
+        rc = record_read(record, &old, e);
+    if (rc || !old)
+        return rc;
+    struct call call = {.cni = cni, .uid = uid, .netns = netns, .mark = netns, .ip = "", .timeout_ms = timeout_ms};
+    hp_json_memory_watch();
+    json_t *chain = chain_of(cni, uid, spec), *before = json_object_get(old, "chain");
+    /* What differs in another way gets its network at the next start. */
+    if (json_object_get(old, "result") && same_but_limit(before, chain) && !json_equal(before, chain)) {
+        char ip[64];
+        earlier_ip(old, ip, sizeof ip);
+        rc = change_limit(&call, old, chain, e);
+        if (rc == 0)
+            rc = record_write(record, chain, json_object_get(old, "result"), ip, false, e);
+    }
+    json_decref(chain);
+    json_decref(old);
+    return rc;
+}
+
 int ha_cni_detach(const struct ha_cni *cni, const char *uid, const char *record, int timeout_ms, struct hp_error *e)
 {
     char netns[640];
     int rc = ha_cni_netns_path(cni, uid, netns, sizeof netns, e);
-    json_t *old = rc ? NULL : record_read(record);
+    json_t *old = NULL;
+    if (rc == 0)
+        rc = record_read(record, &old, e);
+    if (rc)
+        return rc; /* without its record the plugins' part would stay for ever */
+    hp_json_memory_watch();
     if (old) {
         int fd = netns_open(netns);
         struct call call = {
@@ -453,6 +597,8 @@ int ha_cni_detach(const struct ha_cni *cni, const char *uid, const char *record,
         rc = hp_fail(e, unpinned, "%s", second.message);
     if (rc == 0)
         rc = ha_ports_release(cni->data_dir, uid, e);
+    if (rc == 0)
+        rc = ha_function_release(cni->data_dir, uid, e);
     if (rc == 0)
         (void)unlink(record);
     return rc;

@@ -71,15 +71,14 @@ static int load_record(struct ha_images *s, const char *digest, struct ha_image 
     if (rc)
         return rc;
     strcpy(image->digest, digest);
-    for (size_t i = 0; i < image->layer_count; i++)
-        if (!ha_layer_present(s, image->diff_ids[i]))
-            return hp_fail(e, HP_ENOTFOUND, "layer %s is not here", image->diff_ids[i]);
-    return 0;
+    for (size_t i = 0; rc == 0 && i < image->layer_count; i++)
+        rc = ha_layer_look(s, image->diff_ids[i], e);
+    return rc;
 }
 
 int ha_images_load(struct ha_images *s, const char *digest, struct ha_image **ret, struct hp_error *e)
 {
-    if (!ha_digest_valid(digest))
+    if (!hp_image_digest_valid(digest))
         return hp_fail(e, HP_EINVAL, "image digest '%.80s'", digest);
     struct ha_image *image = calloc(1, sizeof *image);
     if (!image)
@@ -104,14 +103,14 @@ static bool remembered(const struct ha_images *s, const char *key, char ret[HA_D
     size_t size;
     struct hp_error e = {0};
     if (ha_fs_path(path, sizeof path, &e, "%s/refs/%s", s->dir, key + 7) ||
-        ha_fs_read(AT_FDCWD, path, 256, &text, &size, &e) || !ha_digest_valid(text))
+        ha_fs_read(AT_FDCWD, path, 256, &text, &size, &e) || !hp_image_digest_valid(text))
         return false;
     strcpy(ret, text);
     return true;
 }
 
 /* Digest of the manifest that an OCI layout has under the reference; reads at most two small files. */
-static int layout_digest(const struct ha_image_ref *ref, char ret[HA_DIGEST_SIZE], struct hp_error *e)
+static int layout_digest(const struct hp_image_ref *ref, char ret[HA_DIGEST_SIZE], struct hp_error *e)
 {
     HA_CLOSE int dir = open(ref->location, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
@@ -136,10 +135,10 @@ static int access_record(const struct ha_images *s, const char *digest)
     return ha_fs_path(path, sizeof path, NULL, "%s/images/%s", s->dir, digest + 7) ? -1 : access(path, F_OK);
 }
 
-int ha_images_resolve(struct ha_images *s, const struct ha_image_ref *ref, struct ha_image **ret, struct hp_error *e)
+int ha_images_resolve(struct ha_images *s, const struct hp_image_ref *ref, struct ha_image **ret, struct hp_error *e)
 {
     char digest[HA_DIGEST_SIZE], key[HA_DIGEST_SIZE];
-    if (ref->kind == HA_IMAGE_OCI) {
+    if (ref->kind == HP_IMAGE_OCI) {
         int rc = layout_digest(ref, digest, e);
         if (rc)
             return rc;
@@ -149,7 +148,7 @@ int ha_images_resolve(struct ha_images *s, const struct ha_image_ref *ref, struc
             return HP_EAGAIN; /* the registry is asked each time what it is now */
         ha_digest_of(ref->text, strlen(ref->text), key);
     }
-    if ((ref->kind == HA_IMAGE_DOCKER || access_record(s, digest) != 0) && !remembered(s, key, digest))
+    if ((ref->kind == HP_IMAGE_DOCKER || access_record(s, digest) != 0) && !remembered(s, key, digest))
         return HP_EAGAIN;
     struct hp_error why = {0};
     int rc = ha_images_load(s, digest, ret, &why);
@@ -194,7 +193,7 @@ static int records_load(struct ha_images *s, struct records *all, struct hp_erro
         struct record r = {0};
         struct stat st;
         snprintf(r.digest, sizeof r.digest, "sha256:%.64s", d->d_name);
-        if (!ha_digest_valid(r.digest) || fstatat(dirfd(dir), d->d_name, &st, 0) != 0)
+        if (!hp_image_digest_valid(r.digest) || fstatat(dirfd(dir), d->d_name, &st, 0) != 0)
             continue;
         r.used = st.st_mtim.tv_sec;
         if (all->count == all->room) {
@@ -373,18 +372,43 @@ int ha_images_collect(struct ha_images *s, struct ha_images_gc *gc, struct hp_er
     return rc;
 }
 
+struct listed {
+    char digest[HA_DIGEST_SIZE];
+    struct timespec used;
+};
+
+static int by_last_use(const void *a, const void *b)
+{
+    const struct listed *x = a, *y = b;
+    if (x->used.tv_sec != y->used.tv_sec)
+        return x->used.tv_sec > y->used.tv_sec ? -1 : 1;
+    if (x->used.tv_nsec != y->used.tv_nsec)
+        return x->used.tv_nsec > y->used.tv_nsec ? -1 : 1;
+    return strcmp(x->digest, y->digest);
+}
+
 size_t ha_images_list(struct ha_images *s, char (*ret)[HA_DIGEST_SIZE], size_t max)
 {
+    enum { LIST_MAX = 4096 };
     DIR *dir = open_sub(s, "images");
+    struct listed *all = dir ? malloc(LIST_MAX * sizeof *all) : NULL;
     struct dirent *d;
     size_t n = 0;
-    while (dir && n < max && (d = readdir(dir))) {
-        char digest[HA_DIGEST_SIZE];
-        snprintf(digest, sizeof digest, "sha256:%.64s", d->d_name);
-        if (ha_digest_valid(digest))
-            memcpy(ret[n++], digest, sizeof digest);
+    while (all && n < LIST_MAX && (d = readdir(dir))) {
+        struct stat st;
+        snprintf(all[n].digest, sizeof all[n].digest, "sha256:%.64s", d->d_name);
+        if (!hp_image_digest_valid(all[n].digest) || fstatat(dirfd(dir), d->d_name, &st, 0) != 0)
+            continue;
+        all[n++].used = st.st_mtim;
     }
     if (dir)
         closedir(dir);
+    if (n)
+        qsort(all, n, sizeof *all, by_last_use);
+    if (n > max)
+        n = max;
+    for (size_t i = 0; i < n; i++)
+        memcpy(ret[i], all[i].digest, sizeof all[i].digest);
+    free(all);
     return n;
 }

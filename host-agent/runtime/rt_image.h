@@ -10,27 +10,12 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "wire/image_ref.h"
 
-#define HA_DIGEST_SIZE 72           /* "sha256:" + 64 hex digits + NUL */
+#define HA_DIGEST_SIZE HP_IMAGE_DIGEST_SIZE
 #define HA_LAYERS_MAX 120           /* what overlayfs takes in one page of mount options */
 #define HA_LAYER_NAME_SIZE 25       /* first 24 hex digits of the diff id + NUL: keeps those options short */
 #define HA_IMAGE_JSON_MAX (4 << 20) /* index, manifest, configuration; the limit that registries have */
-#define HA_IMAGE_REF_MAX 512
-
-enum ha_image_kind { HA_IMAGE_OCI, HA_IMAGE_DOCKER };
-
-/* A parsed image reference. */
-struct ha_image_ref {
-    enum ha_image_kind kind;
-    char text[HA_IMAGE_REF_MAX + 1];     /* as given */
-    char location[HA_IMAGE_REF_MAX + 1]; /* OCI: absolute directory; DOCKER: registry[:port]/name */
-    char registry[256];                  /* DOCKER: registry[:port] */
-    char tag[129];                       /* "" when there is a digest; "latest" when neither was given */
-    char digest[HA_DIGEST_SIZE];         /* "" when there is a tag */
-};
-
-/* HP_EINVAL with the reason. */
-int ha_image_ref_parse(const char *text, struct ha_image_ref *ret, struct hp_error *e) HP_MUST_CHECK;
 
 struct ha_blob {
     char digest[HA_DIGEST_SIZE];
@@ -61,8 +46,6 @@ int ha_image_config_parse(const char *text, size_t size, struct ha_image *image,
 
 /* "sha256:…" of a buffer. */
 void ha_digest_of(const void *data, size_t size, char ret[HA_DIGEST_SIZE]);
-/* True for "sha256:" and 64 lower-case hex digits. */
-bool ha_digest_valid(const char *digest);
 
 /* The store. All functions below may be called on any thread. */
 struct ha_images {
@@ -82,13 +65,13 @@ int ha_images_init(struct ha_images *s, const char *state_dir, struct hp_error *
 void ha_images_close(struct ha_images *s);
 
 /* Finds an image that is here, without starting any process. HP_EAGAIN when it must be pulled first (e is clear then). The caller holds s->use for reading. */
-int ha_images_resolve(struct ha_images *s, const struct ha_image_ref *ref, struct ha_image **ret,
+int ha_images_resolve(struct ha_images *s, const struct hp_image_ref *ref, struct ha_image **ret,
                       struct hp_error *e) HP_MUST_CHECK;
 int ha_images_load(struct ha_images *s, const char *digest, struct ha_image **ret, struct hp_error *e) HP_MUST_CHECK;
 
 /* Brings it here: copies it from its registry when it is in one, verifies every digest, unpacks the layers that are not here. Slow; may be called for the same image by
  * several threads. */
-int ha_images_pull(struct ha_images *s, const struct ha_image_ref *ref, int timeout_ms, char ret_digest[HA_DIGEST_SIZE],
+int ha_images_pull(struct ha_images *s, const struct hp_image_ref *ref, int timeout_ms, char ret_digest[HA_DIGEST_SIZE],
                    struct hp_error *e) HP_MUST_CHECK;
 
 /* Makes one layer available from an open blob. */
@@ -96,7 +79,8 @@ int ha_layer_ensure(struct ha_images *s, int blob_fd, const struct ha_blob *blob
                     struct hp_error *e) HP_MUST_CHECK;
 /* layers/NAME of a diff id. */
 void ha_layer_name(const char *diff_id, char ret[HA_LAYER_NAME_SIZE]);
-bool ha_layer_present(struct ha_images *s, const char *diff_id);
+/* HP_ENOTFOUND: not here, or not whole. HP_ENOMEM: not known. */
+int ha_layer_look(struct ha_images *s, const char *diff_id, struct hp_error *e) HP_MUST_CHECK;
 
 struct ha_images_gc {
     bool (*in_use)(void *user, const char *digest); /* does a container on this host have it? */
@@ -109,7 +93,7 @@ struct ha_images_gc {
 /* Removes images that no container has, then layers and blobs that no image has. HP_EAGAIN when images are being used this moment. */
 int ha_images_collect(struct ha_images *s, struct ha_images_gc *gc, struct hp_error *e) HP_MUST_CHECK;
 
-/* Digests of the images here; at most `max`. Returns how many. */
+/* Digests of the images here, the last used first; at most `max`. Returns how many. */
 size_t ha_images_list(struct ha_images *s, char (*ret)[HA_DIGEST_SIZE], size_t max);
 
 #endif

@@ -4,22 +4,15 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-#include <openssl/sha.h>
-
 #include "rt_fs.h"
 #include "rt_image.h"
-
-bool ha_digest_valid(const char *digest)
-{
-    if (strncmp(digest, "sha256:", 7) != 0 || strlen(digest) != HA_DIGEST_SIZE - 1)
-        return false;
-    return strspn(digest + 7, "0123456789abcdef") == 64;
-}
+#include "wire/digest.h"
+#include "wire/json.h"
 
 void ha_digest_of(const void *data, size_t size, char ret[HA_DIGEST_SIZE])
 {
-    unsigned char sum[SHA256_DIGEST_LENGTH];
-    SHA256(data, size, sum);
+    uint8_t sum[HP_SHA256_LEN];
+    hp_sha256(sum, data, size);
     memcpy(ret, "sha256:", 7);
     for (size_t i = 0; i < sizeof sum; i++) {
         ret[7 + 2 * i] = "0123456789abcdef"[sum[i] >> 4];
@@ -41,72 +34,15 @@ void ha_image_freep(struct ha_image **image)
     ha_image_free(*image);
 }
 
-static bool printable(const char *text)
-{
-    for (; *text; text++)
-        if ((unsigned char)*text <= ' ' || *text == 0x7f)
-            return false;
-    return true;
-}
-
-/* Splits "…@digest" or "…:tag" off the end of ref->location. */
-static int split_version(struct ha_image_ref *ref, struct hp_error *e)
-{
-    char *at = strrchr(ref->location, '@');
-    if (at) {
-        if (!ha_digest_valid(at + 1))
-            return hp_fail(e, HP_EINVAL, "image '%s': '%s' is not sha256: and 64 hex digits", ref->text, at + 1);
-        strcpy(ref->digest, at + 1);
-        *at = '\0';
-    }
-    char *slash = strrchr(ref->location, '/');
-    char *colon = strrchr(slash ? slash : ref->location, ':');
-    if (colon) {
-        if (strlen(colon + 1) >= sizeof ref->tag || colon[1] == '\0')
-            return hp_fail(e, HP_EINVAL, "image '%s': the tag must have 1 to %zu characters", ref->text,
-                           sizeof ref->tag - 1);
-        if (!ref->digest[0]) /* name:tag@digest: the digest decides */
-            strcpy(ref->tag, colon + 1);
-        *colon = '\0';
-    }
-    return 0;
-}
-
-int ha_image_ref_parse(const char *text, struct ha_image_ref *ret, struct hp_error *e)
-{
-    struct ha_image_ref ref = {0};
-    if (strlen(text) > HA_IMAGE_REF_MAX || !printable(text))
-        return hp_fail(e, HP_EINVAL, "image reference is longer than %d bytes or has spaces in it", HA_IMAGE_REF_MAX);
-    strcpy(ref.text, text);
-    bool oci = strncmp(text, "oci:", 4) == 0, docker = strncmp(text, "docker://", 9) == 0;
-    if (!oci && !docker)
-        return hp_fail(e, HP_EINVAL, "image '%s' must begin with oci: or docker://", text);
-    ref.kind = oci ? HA_IMAGE_OCI : HA_IMAGE_DOCKER;
-    strcpy(ref.location, text + (oci ? 4 : 9));
-    int rc = split_version(&ref, e);
-    if (rc)
-        return rc;
-    if (oci && (ref.location[0] != '/' || strstr(ref.location, "/../")))
-        return hp_fail(e, HP_EINVAL, "image '%s': the directory must be an absolute path", text);
-    if (docker) {
-        size_t n = strcspn(ref.location, "/");
-        if (n == 0 || n >= sizeof ref.registry || ref.location[n] == '\0' || ref.location[n + 1] == '\0' ||
-            ref.location[0] == '-')
-            return hp_fail(e, HP_EINVAL, "image '%s' must be docker://registry/name", text);
-        memcpy(ref.registry, ref.location, n);
-        if (!ref.tag[0] && !ref.digest[0])
-            strcpy(ref.tag, "latest");
-    }
-    *ret = ref;
-    return 0;
-}
-
 static json_t *load(const char *text, size_t size, const char *what, struct hp_error *e)
 {
-    json_error_t error;
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        hp_fail(e, HP_ECORRUPT, "%s is not JSON: %s (line %d)", what, error.text, error.line);
+    json_t *root = NULL;
+    struct hp_error why = {0};
+    int rc = hp_json_load(text, size, JSON_REJECT_DUPLICATES, &root, &why);
+    if (rc == HP_ENOMEM)
+        hp_fail(e, rc, "%s: %s", what, why.message);
+    else if (rc)
+        hp_fail(e, HP_ECORRUPT, "%s is not JSON: %s", what, why.message);
     else if (!json_is_object(root)) {
         json_decref(root);
         root = NULL;
@@ -125,7 +61,7 @@ static int blob_in(const json_t *object, const char *what, struct ha_blob *ret, 
 {
     const char *digest = string_in(object, "digest");
     const json_t *size = json_object_get(object, "size");
-    if (!ha_digest_valid(digest))
+    if (!hp_image_digest_valid(digest))
         return hp_fail(e, HP_ECORRUPT, "%s has the digest '%.80s', which is not sha256: and 64 hex digits", what,
                        digest);
     if (!json_is_integer(size) || json_integer_value(size) < 0)
@@ -282,7 +218,7 @@ static int diff_ids_in(const json_t *root, struct ha_image *image, struct hp_err
                        image->layer_count);
     for (size_t i = 0; i < image->layer_count; i++) {
         const char *id = json_string_value(json_array_get(ids, i));
-        if (!id || !ha_digest_valid(id))
+        if (!id || !hp_image_digest_valid(id))
             return hp_fail(e, HP_ECORRUPT, "image configuration: diff_ids[%zu] is not sha256: and 64 hex digits", i);
         strcpy(image->diff_ids[i], id);
     }

@@ -5,6 +5,7 @@
  *   REMOVE:  SIGKILL ─(wait)→ collect, network, directories, volumes           RESIZE, INSPECT, PROBE: one stage each */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,9 +18,12 @@
 #include "rt_private.h"
 #include "rt_proc.h"
 #include "rt_spec.h"
+#include "rt_volume.h"
+#include "wire/signal_name.h"
 
 #define GRACE_DEFAULT_S 10
 #define CONMON_WAIT_MS 5000
+#define COLLECT_RETRY_MS 100
 
 int ha_task_left_ms(const struct ha_task *t)
 {
@@ -33,8 +37,20 @@ int ha_task_left_ms(const struct ha_task *t)
 
 int ha_process_open(struct ha_rt *rt, const char *uid, struct ha_run *ret_run)
 {
-    ha_run_read(&rt->store, uid, ret_run);
+    struct hp_error ignored = {0};
+    int rc = ha_run_read(&rt->store, uid, ret_run, &ignored);
+    if (rc)
+        return rc == HP_ENOMEM ? -ENOMEM : -EIO;
     return ha_proc_open_exact((pid_t)ret_run->pid, ret_run->ticks);
+}
+
+/* 0 when ha_process_open has told whether the process lives. What is not known to have ended is never treated as if it had. */
+static int told(int process_fd, struct hp_error *e)
+{
+    if (process_fd >= 0 || process_fd == -ESRCH)
+        return 0;
+    return hp_fail_errno(e, process_fd == -ENOMEM ? HP_ENOMEM : HP_EIO, -process_fd,
+                         "it cannot be told whether the container's process lives");
 }
 
 static bool there(int (*path_fn)(const struct ha_store *, const char *, const char *, char *, size_t,
@@ -55,23 +71,27 @@ static bool netns_there(struct ha_rt *rt, const char *uid)
 static bool needs_collect(struct ha_rt *rt, const char *uid, const struct ha_run *run)
 {
     struct ha_exit x;
-    return run->pid > 0 || (ha_exit_read(&rt->store, uid, &x) && x.finish_wall_ns == 0);
+    struct hp_error ignored = {0};
+    return run->pid > 0 || (ha_exit_read(&rt->store, uid, &x, &ignored) == 0 && x.finish_wall_ns == 0);
 }
 
-static void fill(struct ha_rt *rt, const char *uid, const struct ha_run *run, bool running, struct ha_rt_state *s)
+static int fill(struct ha_rt *rt, const char *uid, const struct ha_run *run, bool running, struct ha_rt_state *s,
+                struct hp_error *e)
 {
     struct ha_meta meta;
     struct ha_exit x;
-    struct hp_error ignored = {0};
     char path[512];
     *s = (struct ha_rt_state){.running = running, .exit_code = 0};
     s->exists = running || there(ha_store_path, rt, uid) || there(ha_run_path, rt, uid) || netns_there(rt, uid) ||
                 ha_oci_known(&rt->oci, uid);
-    if (ha_meta_read(&rt->store, uid, &meta, &ignored) == 0) {
+    int rc = ha_meta_read(&rt->store, uid, &meta, e);
+    if (rc == 0) {
         s->complete = meta.complete;
         s->generation = meta.generation;
         s->spec_digest = meta.spec_digest;
         snprintf(s->image_digest, sizeof s->image_digest, "%s", meta.image_digest);
+    } else if (rc != HP_ENOTFOUND) {
+        return rc;
     }
     if (ha_store_path(&rt->store, uid, "network", path, sizeof path, NULL) == 0)
         ha_cni_address(path, s->address);
@@ -79,24 +99,39 @@ static void fill(struct ha_rt *rt, const char *uid, const struct ha_run *run, bo
         s->pid = run->pid;
         s->pid_start_ticks = run->ticks;
         s->start_wall_ns = run->start_wall_ns;
-    } else if (ha_exit_read(&rt->store, uid, &x)) {
+        return 0;
+    }
+    rc = ha_exit_read(&rt->store, uid, &x, e);
+    if (rc == 0) {
         s->exit_code = x.code;
         s->oom_killed = x.oom;
         s->start_wall_ns = x.start_wall_ns;
         s->finish_wall_ns = x.finish_wall_ns;
     }
+    return rc == HP_ENOTFOUND ? 0 : rc;
 }
 
-/* A process that was created and, because we died, never started: as if it had never been. */
+/* The FIFO goes after the start; in between, the program tells. */
+static bool unstarted(struct ha_rt *rt, const char *uid, const struct ha_run *run)
+{
+    if (!ha_oci_unstarted(&rt->oci, uid))
+        return false;
+    struct ha_program now = ha_proc_program((pid_t)run->pid);
+    return run->runtime.ino == 0 || (now.dev == run->runtime.dev && now.ino == run->runtime.ino);
+}
+
+/* A process that was created and, because we died, never started: as if it had never been. The note that it may have run goes first: were we to die after the kill with the note still
+ * there, it would be taken for a process that ran and ended. */
 static void drop_unstarted(struct ha_rt *rt, const char *uid, int pidfd, struct hp_error *e)
 {
     char path[512];
-    (void)ha_proc_signal(pidfd, SIGKILL);
-    int rc = ha_proc_gone(pidfd, HA_KILL_WAIT_MS, -1);
-    if (rc == 0)
-        rc = ha_store_path(&rt->store, uid, "exit", path, sizeof path, e);
+    int rc = ha_store_path(&rt->store, uid, "exit", path, sizeof path, e);
     if (rc == 0)
         rc = ha_fs_remove(path, e);
+    if (rc == 0) {
+        (void)ha_proc_signal(pidfd, SIGKILL);
+        rc = ha_proc_gone(pidfd, HA_KILL_WAIT_MS, -1);
+    }
     if (rc == 0)
         rc = ha_collect(rt, uid, false, e);
     if (rc)
@@ -104,19 +139,22 @@ static void drop_unstarted(struct ha_rt *rt, const char *uid, int pidfd, struct 
                 HP_S("error", e->message));
 }
 
-void ha_observe(struct ha_rt *rt, const char *uid, struct ha_rt_state *ret)
+int ha_observe(struct ha_rt *rt, const char *uid, struct ha_rt_state *ret, struct hp_error *error)
 {
     struct ha_run run;
     struct hp_error e = {0};
     HA_CLOSE int fd = ha_process_open(rt, uid, &run);
-    if (fd >= 0 && ha_oci_unstarted(&rt->oci, uid)) {
+    int rc = told(fd, error);
+    if (rc)
+        return rc;
+    if (fd >= 0 && unstarted(rt, uid, &run)) {
         drop_unstarted(rt, uid, fd, &e);
         ha_fs_closep(&fd);
     } else if (fd < 0 && needs_collect(rt, uid, &run) && ha_collect(rt, uid, true, &e)) {
         hp_warn("cannot clean up after a process that ended; tried again with the next job", HP_S("uid", uid),
                 HP_S("error", e.message));
     }
-    fill(rt, uid, &run, fd >= 0, ret);
+    return fill(rt, uid, &run, fd >= 0, ret, error);
 }
 
 /* conmon writes the exit code just before it ends itself: wait for that, and end it when something holds it. */
@@ -163,8 +201,9 @@ static int record_exit(struct ha_rt *rt, const char *uid, struct hp_error *e)
     struct ha_exit x;
     struct ha_cg_usage usage;
     struct hp_error ignored = {0};
-    if (!ha_exit_read(&rt->store, uid, &x) || x.finish_wall_ns != 0)
-        return 0;
+    int rc = ha_exit_read(&rt->store, uid, &x, e);
+    if (rc || x.finish_wall_ns != 0)
+        return rc == HP_ENOTFOUND ? 0 : rc;
     x.code = read_exit_code(rt, uid);
     x.oom = x.code == 128 + SIGKILL && ha_cg_usage(&rt->cgroups, uid, &usage, &ignored) == 0 && usage.oom_kills > 0;
     x.finish_wall_ns = hp_wall_ns();
@@ -175,9 +214,10 @@ int ha_collect(struct ha_rt *rt, const char *uid, bool record, struct hp_error *
 {
     struct ha_run run;
     char path[512];
-    ha_run_read(&rt->store, uid, &run);
-    int rc = end_strays(rt, uid, &run, e);
-    if (run.pid > 0)
+    int rc = ha_run_read(&rt->store, uid, &run, e);
+    if (rc == 0)
+        rc = end_strays(rt, uid, &run, e);
+    if (rc == 0 && run.pid > 0)
         await_conmon(&run);
     if (rc == 0 && record)
         rc = record_exit(rt, uid, e);
@@ -192,14 +232,24 @@ int ha_collect(struct ha_rt *rt, const char *uid, bool record, struct hp_error *
 
 enum ha_step ha_stage_collect(struct ha_task *t)
 {
-    ha_observe(t->rt, t->uid, &t->result);
+    struct pollfd cancelled = {.fd = t->rt->cancel_fd, .events = POLLIN};
+    int before = t->status;
+    t->status = ha_observe(t->rt, t->uid, &t->result, &t->error);
+    if (t->status && !before)
+        hp_warn("cannot tell how a process ended; looking again until that can be told", HP_S("uid", t->uid),
+                HP_S("error", t->error.message));
+    if (t->status)
+        (void)poll(&cancelled, 1, COLLECT_RETRY_MS);
     return HA_STEP_DONE;
 }
 
 static enum ha_step done(struct ha_task *t, int status)
 {
-    t->status = status;
-    ha_observe(t->rt, t->uid, &t->result);
+    struct hp_error why = {0};
+    int seen = ha_observe(t->rt, t->uid, &t->result, &why);
+    if (seen)
+        t->result.exists = true; /* for all that can be told */
+    t->status = status || !seen ? status : hp_fail(&t->error, seen, "%s", why.message);
     return HA_STEP_DONE;
 }
 
@@ -218,7 +268,7 @@ static enum ha_step wait_for(struct ha_task *t, int pidfd, int ms, ha_stage_fn t
 struct volume_search {
     struct ha_rt *rt;
     const struct ha_meta *mine;
-    const char *name;
+    struct ha_volume volume;
     bool found;
 };
 
@@ -233,22 +283,28 @@ static void search_volume(void *user, const char *uid)
     struct ha_meta other;
     struct hp_error ignored = {0};
     size_t n = project_size(v->mine->container);
-    if (v->found || strcmp(uid, v->mine->uid) == 0 || ha_meta_read(&v->rt->store, uid, &other, &ignored))
+    int rc =
+        v->found || strcmp(uid, v->mine->uid) == 0 ? HP_ENOTFOUND : ha_meta_read(&v->rt->store, uid, &other, &ignored);
+    v->found = v->found || (rc && rc != HP_ENOTFOUND); /* rather kept than missed */
+    if (rc)
         return;
     if (project_size(other.container) != n || strncmp(other.container, v->mine->container, n) != 0)
         return;
     for (size_t i = 0; i < other.volume_count; i++)
-        v->found = v->found || strcmp(other.volumes[i].name, v->name) == 0;
+        v->found = v->found || (strcmp(other.volumes[i].name, v->volume.name) == 0 &&
+                                strcmp(other.volumes[i].class, v->volume.class) == 0);
 }
 
 static int remove_volumes(struct ha_rt *rt, const struct ha_meta *meta, struct hp_error *e)
 {
     for (size_t i = 0; i < meta->volume_count; i++) {
-        struct volume_search v = {
-            .rt = rt, .mine = meta, .name = meta->volumes[i].name, .found = meta->volumes[i].keep};
-        if (!v.found)
-            ha_store_each(&rt->store, search_volume, &v);
-        int rc = v.found ? 0 : ha_volume_remove(&rt->store, meta->container, meta->volumes[i].name, e);
+        struct volume_search v = {.rt = rt,
+                                  .mine = meta,
+                                  .volume = {meta->volumes[i].name, meta->volumes[i].class},
+                                  .found = meta->volumes[i].keep};
+        if (!v.found && ha_store_each(&rt->store, search_volume, &v))
+            v.found = true; /* rather kept than missed */
+        int rc = v.found ? 0 : ha_volume_remove(&rt->store, meta->container, &v.volume, e);
         if (rc)
             return rc;
     }
@@ -263,13 +319,15 @@ static int remove_rest(struct ha_rt *rt, const char *uid, bool keep, struct hp_e
     char path[512], network[512];
     struct ha_meta meta;
     struct hp_error ignored = {0};
-    bool known = ha_meta_read(&rt->store, uid, &meta, &ignored) == 0;
+    int known = ha_meta_read(&rt->store, uid, &meta, &ignored);
+    if (known && known != HP_ENOTFOUND)
+        return hp_fail(e, known, "%s", ignored.message); /* its volumes would be forgotten */
     int rc = ha_collect(rt, uid, false, e);
     if (rc == 0)
         rc = ha_store_path(&rt->store, uid, "network", network, sizeof network, e);
     if (rc == 0 && !keep)
         rc = ha_cni_detach(&rt->cni, uid, network, HA_PLUGINS_MS, e);
-    if (rc == 0 && !keep && known)
+    if (rc == 0 && !keep && known == 0)
         rc = remove_volumes(rt, &meta, e);
     for (size_t i = 0; rc == 0 && i < sizeof parts / sizeof *parts; i++) {
         rc = ha_store_path(&rt->store, uid, parts[i], path, sizeof path, e);
@@ -289,7 +347,8 @@ static enum ha_step remove_last(struct ha_task *t)
     int rc = remove_rest(t->rt, t->uid, t->job->replacing, &t->error);
     t->status = rc;
     struct ha_run none = {0};
-    fill(t->rt, t->uid, &none, false, &t->result);
+    struct hp_error ignored = {0};
+    (void)!fill(t->rt, t->uid, &none, false, &t->result, &ignored);
     return HA_STEP_DONE;
 }
 
@@ -297,6 +356,9 @@ static enum ha_step remove_first(struct ha_task *t)
 {
     struct ha_run run;
     int fd = ha_process_open(t->rt, t->uid, &run);
+    int rc = told(fd, &t->error);
+    if (rc)
+        return done(t, rc);
     if (fd < 0)
         return remove_last(t);
     (void)ha_proc_signal(fd, SIGKILL);
@@ -308,6 +370,9 @@ static int clear_away(struct ha_rt *rt, const char *uid, struct hp_error *e)
 {
     struct ha_run run;
     HA_CLOSE int fd = ha_process_open(rt, uid, &run);
+    int rc = told(fd, e);
+    if (rc)
+        return rc;
     if (fd >= 0) {
         (void)ha_proc_signal(fd, SIGKILL);
         if (ha_proc_gone(fd, HA_KILL_WAIT_MS, -1))
@@ -330,17 +395,19 @@ static int make_meta(struct ha_task *t, const struct ha_image *image, struct ha_
     strcpy(m->image_digest, image->digest);
     m->bridge = !spec->network || spec->network->mode != HARPOON__V1__NETWORK_MODE__NETWORK_MODE_NONE;
     struct hp_error ignored = {0};
-    if (ha_signal_number(signal_name ? signal_name : "", &m->stop_signal, &ignored))
+    if (hp_signal_number(signal_name ? signal_name : "", &m->stop_signal, &ignored))
         m->stop_signal = SIGTERM;
     int checked;
-    int rc = ha_signal_number(spec->stop_signal, &checked, &t->error);
+    int rc = hp_signal_number(spec->stop_signal, &checked, &t->error);
     if (rc == 0 && spec->n_volumes > HA_VOLUMES_MAX)
         rc = hp_fail(&t->error, HP_ELIMIT, "%zu volumes, limit %d", spec->n_volumes, HA_VOLUMES_MAX);
     for (size_t i = 0; rc == 0 && i < spec->n_volumes; i++) {
-        rc = ha_volume_check(spec->volumes[i]->volume, &t->error);
+        const struct ha_volume v = {spec->volumes[i]->volume, spec->volumes[i]->storage_class};
+        rc = ha_volume_check(&v, &t->error);
         if (rc)
             break;
-        snprintf(m->volumes[i].name, sizeof m->volumes[i].name, "%s", spec->volumes[i]->volume);
+        snprintf(m->volumes[i].name, sizeof m->volumes[i].name, "%s", v.name);
+        snprintf(m->volumes[i].class, sizeof m->volumes[i].class, "%s", v.class);
         m->volumes[i].keep = spec->volumes[i]->keep;
         m->volume_count = i + 1;
     }
@@ -414,10 +481,12 @@ static enum ha_step create_first(struct ha_task *t)
     struct ha_rt *rt = t->rt;
     struct ha_image *image = NULL;
     struct ha_rt_state now;
-    ha_observe(rt, t->uid, &now);
+    int rc = ha_observe(rt, t->uid, &now, &t->error);
+    if (rc)
+        return done(t, rc);
     if (now.running && now.complete && now.generation == t->job->generation && t->job->start)
         return done(t, 0); /* this very create went through before a crash */
-    int rc = ha_image_ref_parse(t->job->spec->image, &t->ref, &t->error);
+    rc = hp_image_ref_parse(t->job->spec->image, &t->ref, &t->error);
     if (rc)
         return done(t, rc);
     pthread_rwlock_rdlock(&rt->images.use);
@@ -441,10 +510,10 @@ static enum ha_step start_first(struct ha_task *t)
     struct ha_meta meta;
     struct ha_image *image = NULL;
     struct ha_rt_state now;
-    ha_observe(rt, t->uid, &now);
-    if (now.running)
-        return done(t, 0);
-    int rc = ha_meta_read(&rt->store, t->uid, &meta, &t->error);
+    int rc = ha_observe(rt, t->uid, &now, &t->error);
+    if (rc || now.running)
+        return done(t, rc);
+    rc = ha_meta_read(&rt->store, t->uid, &meta, &t->error);
     if (rc == 0)
         rc = ha_collect(rt, t->uid, true, &t->error);
     pthread_rwlock_rdlock(&rt->images.use);
@@ -482,8 +551,11 @@ static enum ha_step stop_last(struct ha_task *t)
 static enum ha_step stop_kill(struct ha_task *t)
 {
     struct ha_run run;
-    int fd = t->timed_out ? ha_process_open(t->rt, t->uid, &run) : -1;
+    int fd = t->timed_out ? ha_process_open(t->rt, t->uid, &run) : -ESRCH;
+    int rc = told(fd, &t->error);
     t->timed_out = false;
+    if (rc)
+        return done(t, rc);
     if (fd < 0)
         return stop_last(t);
     (void)ha_proc_signal(fd, SIGKILL);
@@ -499,13 +571,16 @@ static enum ha_step stop_first(struct ha_task *t)
     if (t->job->kind == HA_JOB_RESTART && ha_meta_read(&t->rt->store, t->uid, &meta, &t->error))
         return done(t, t->error.code);
     int fd = ha_process_open(t->rt, t->uid, &run);
+    int rc = told(fd, &t->error);
+    if (rc)
+        return done(t, rc);
     if (fd < 0)
         return stop_last(t);
     int sig = SIGTERM;
     if (ha_meta_read(&t->rt->store, t->uid, &meta, &ignored) == 0 && meta.stop_signal > 0)
         sig = meta.stop_signal;
     if (spec && spec->stop_signal[0])
-        (void)!ha_signal_number(spec->stop_signal, &sig, &ignored);
+        (void)!hp_signal_number(spec->stop_signal, &sig, &ignored);
     int grace = spec && spec->stop_grace_seconds > 0 ? spec->stop_grace_seconds : GRACE_DEFAULT_S;
     (void)ha_proc_signal(fd, sig);
     return wait_for(t, fd, grace > 3600 ? 3600000 : grace * 1000, stop_kill);
@@ -513,15 +588,26 @@ static enum ha_step stop_first(struct ha_task *t)
 
 /* --- the others --- */
 
+static int resize_network(struct ha_task *t)
+{
+    char record[640];
+    int rc = ha_store_path(&t->rt->store, t->uid, "network", record, sizeof record, &t->error);
+    return rc ? rc : ha_cni_resize(&t->rt->cni, t->uid, t->job->spec, record, HA_PLUGINS_MS, &t->error);
+}
+
 static enum ha_step resize_only(struct ha_task *t)
 {
     struct ha_run run;
     struct ha_meta meta;
     int rc = ha_meta_read(&t->rt->store, t->uid, &meta, &t->error);
-    HA_CLOSE int fd = rc == 0 ? ha_process_open(t->rt, t->uid, &run) : -1;
+    HA_CLOSE int fd = rc == 0 ? ha_process_open(t->rt, t->uid, &run) : -ESRCH;
+    if (rc == 0)
+        rc = told(fd, &t->error);
     struct ha_cg_limits want = ha_cg_limits_of(t->job->spec->resources);
     if (fd >= 0) /* what does not run gets its limits at the next start */
         rc = ha_cg_resize(&t->rt->cgroups, t->uid, &want, &t->error);
+    if (fd >= 0 && rc == 0)
+        rc = resize_network(t);
     return done(t, rc);
 }
 
@@ -575,13 +661,13 @@ static void search_image(void *user, const char *uid)
     struct image_search *s = user;
     struct ha_meta meta;
     struct hp_error ignored = {0};
-    if (!s->found && ha_meta_read(&s->rt->store, uid, &meta, &ignored) == 0)
-        s->found = strcmp(meta.image_digest, s->digest) == 0;
+    int rc = s->found ? HP_ENOTFOUND : ha_meta_read(&s->rt->store, uid, &meta, &ignored);
+    if (rc != HP_ENOTFOUND)
+        s->found = rc || strcmp(meta.image_digest, s->digest) == 0; /* rather kept than missed */
 }
 
 bool ha_image_in_use(void *rt, const char *digest)
 {
     struct image_search s = {.rt = rt, .digest = digest};
-    ha_store_each(&((struct ha_rt *)rt)->store, search_image, &s);
-    return s.found;
+    return ha_store_each(&((struct ha_rt *)rt)->store, search_image, &s) || s.found;
 }

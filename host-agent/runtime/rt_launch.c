@@ -12,6 +12,8 @@
 #include "rt_private.h"
 #include "rt_proc.h"
 #include "rt_spec.h"
+#include "rt_volume.h"
+#include "wire/json.h"
 
 /* One launch under way. */
 struct launch {
@@ -63,8 +65,8 @@ static int make_paths(struct launch *l, struct hp_error *e)
 static void *attach_thread(void *p)
 {
     struct launch *l = p;
-    l->network_status = ha_cni_attach(&l->rt->cni, l->meta->uid, l->spec->network, l->network, HA_PLUGINS_MS,
-                                      l->address, &l->network_error);
+    l->network_status =
+        ha_cni_attach(&l->rt->cni, l->meta->uid, l->spec, l->network, HA_PLUGINS_MS, l->address, &l->network_error);
     return NULL;
 }
 
@@ -77,7 +79,7 @@ static int begin_network(struct launch *l, struct hp_error *e)
         return access(l->network, F_OK) == 0 || access(l->netns, F_OK) == 0
                    ? ha_cni_detach(cni, l->meta->uid, l->network, HA_PLUGINS_MS, e)
                    : 0;
-    bool same = ha_cni_same(cni, l->spec->network, l->network);
+    bool same = ha_cni_same(cni, l->meta->uid, l->spec, l->network);
     int rc = ha_cni_netns_ensure(cni, l->meta->uid, &l->netns_fd, &fresh, e);
     if (rc)
         return rc;
@@ -159,12 +161,13 @@ static int etc_files(const struct launch *l, struct hp_error *e)
 static int add_host_line(const struct launch *l, struct hp_error *e)
 {
     char path[640], line[400];
-    if (!l->address[0])
+    if (!l->meta->bridge)
         return 0;
+    const char *address = l->address[0] ? l->address : "127.0.1.1"; /* it brings its own */
     int rc = ha_fs_path(path, sizeof path, e, "%s/hosts", l->bundle);
     if (rc)
         return rc;
-    int n = snprintf(line, sizeof line, "%.*s\t%s\n", (int)strcspn(l->address, "/"), l->address,
+    int n = snprintf(line, sizeof line, "%.*s\t%s\n", (int)strcspn(address, "/"), address,
                      ha_short_name(l->meta->container));
     HA_CLOSE int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || write(fd, line, (size_t)n) != n)
@@ -194,8 +197,9 @@ static int write_config(struct launch *l, struct hp_error *e)
     if (rc == 0 && l->spec->n_volumes > HA_VOLUMES_MAX)
         rc = hp_fail(e, HP_ELIMIT, "%zu volumes, limit %d", l->spec->n_volumes, HA_VOLUMES_MAX);
     for (size_t i = 0; rc == 0 && i < l->spec->n_volumes; i++) {
-        rc = ha_volume_ensure(&l->rt->store, l->meta->container, l->spec->volumes[i]->volume, user.uid, user.gid,
-                              volumes[i], sizeof volumes[i], e);
+        const struct ha_volume v = {l->spec->volumes[i]->volume, l->spec->volumes[i]->storage_class};
+        rc = ha_volume_ensure(&l->rt->store, l->meta->container, &v, user.uid, user.gid, volumes[i], sizeof volumes[i],
+                              e);
         volume_dirs[i] = volumes[i];
     }
     if (rc)
@@ -216,7 +220,7 @@ static int write_config(struct launch *l, struct hp_error *e)
     rc = ha_spec_build(&in, &config, e);
     if (rc)
         return rc;
-    char *text = json_dumps(config, JSON_COMPACT);
+    char *text = hp_json_dump(config, JSON_COMPACT);
     rc = text ? put_file(l, "config.json", text, e) : hp_fail(e, HP_ENOMEM, "config.json");
     free(text);
     json_decref(config);
@@ -230,13 +234,16 @@ static int record_process(struct launch *l, struct hp_error *e)
     HA_FREE char *text = NULL;
     size_t size;
     struct hp_error ignored = {0};
-    struct ha_run run = {.pid = l->pid, .ticks = ha_proc_start_ticks(l->pid), .start_wall_ns = hp_wall_ns()};
+    struct ha_run run = {.pid = l->pid,
+                         .ticks = ha_proc_start_ticks(l->pid),
+                         .start_wall_ns = hp_wall_ns(),
+                         .runtime = ha_proc_program(l->pid)};
     int rc = ha_fs_path(path, sizeof path, e, "%s/conmon.pid", l->bundle);
     if (rc == 0 && ha_fs_read(AT_FDCWD, path, 64, &text, &size, &ignored) == 0) {
         run.conmon_pid = strtol(text, NULL, 10);
         run.conmon_ticks = ha_proc_start_ticks((pid_t)run.conmon_pid);
     }
-    if (rc == 0 && run.ticks == 0)
+    if (rc == 0 && run.ticks <= 0)
         rc = hp_fail(e, HP_EIO, "the container's process ended before it was started");
     const struct ha_exit running = {.code = -1, .start_wall_ns = run.start_wall_ns};
     if (rc == 0)
@@ -269,6 +276,7 @@ int ha_launch(struct ha_rt *rt, const struct ha_meta *meta, const struct ha_imag
                          .timeout_ms = timeout_ms,
                          .rootfs = {-1, -1},
                          .netns_fd = -1};
+    ha_warm_begin(rt->warm);
     int rc = make_paths(l, e);
     if (rc == 0)
         rc = begin_network(l, e);
@@ -280,6 +288,7 @@ int ha_launch(struct ha_rt *rt, const struct ha_meta *meta, const struct ha_imag
         rc = write_config(l, e);
     if (rc == 0)
         rc = create(l, e);
+    ha_warm_end(rt->warm);
     struct hp_error why = {0};
     int attached = end_network(l, &why);
     if (rc == 0 && attached)
@@ -289,7 +298,7 @@ int ha_launch(struct ha_rt *rt, const struct ha_meta *meta, const struct ha_imag
     if (rc == 0)
         rc = record_process(l, e);
     if (rc == 0)
-        rc = ha_oci_start(&rt->oci, meta->uid, HA_PLUGINS_MS, e);
+        rc = ha_oci_start(&rt->oci, meta->uid, l->pid, HA_PLUGINS_MS, e);
     ha_rootfs_close(&l->rootfs);
     ha_fs_closep(&l->netns_fd);
     free(l);

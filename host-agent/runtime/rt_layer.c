@@ -37,15 +37,17 @@ static int layer_path(struct ha_images *s, const char *diff_id, const char *file
     return ha_fs_path(buf, size, e, "%s/layers/%s%s", s->dir, name, file);
 }
 
-bool ha_layer_present(struct ha_images *s, const char *diff_id)
+int ha_layer_look(struct ha_images *s, const char *diff_id, struct hp_error *e)
 {
     char path[768];
     HA_FREE char *text = NULL;
     size_t size;
-    struct hp_error e = {0};
-    if (layer_path(s, diff_id, "/diff_id", path, sizeof path, &e) || ha_fs_read(AT_FDCWD, path, 256, &text, &size, &e))
-        return false;
-    return strcmp(text, diff_id) == 0;
+    int rc = layer_path(s, diff_id, "/diff_id", path, sizeof path, e);
+    if (rc == 0)
+        rc = ha_fs_read(AT_FDCWD, path, 256, &text, &size, e);
+    if (rc == HP_ENOMEM || (rc == 0 && strcmp(text, diff_id) == 0))
+        return rc;
+    return hp_fail(e, HP_ENOTFOUND, "layer %s is not here", diff_id);
 }
 
 static void hex_digest(EVP_MD_CTX *md, char ret[HA_DIGEST_SIZE])
@@ -251,14 +253,15 @@ int ha_layer_ensure(struct ha_images *s, int blob_fd, const struct ha_blob *blob
     pthread_mutex_lock(&s->lock);
     while (under_way(s, diff_id))
         pthread_cond_wait(&s->changed, &s->lock);
-    if (ha_layer_present(s, diff_id)) {
+    int rc = ha_layer_look(s, diff_id, e);
+    if (rc != HP_ENOTFOUND) {
         pthread_mutex_unlock(&s->lock);
-        return 0;
+        return rc;
     }
     struct ha_unpacking mine = {.diff_id = diff_id, .next = s->unpacking};
     s->unpacking = &mine;
     pthread_mutex_unlock(&s->lock);
-    int rc = layer_make(s, blob_fd, blob, diff_id, e);
+    rc = layer_make(s, blob_fd, blob, diff_id, e);
     pthread_mutex_lock(&s->lock);
     struct ha_unpacking **at = &s->unpacking;
     while (*at != &mine)

@@ -9,6 +9,7 @@
 
 #include "base/map.h"
 #include "rt_cgroup.h"
+#include "rt_devices.h"
 #include "rt_fs.h"
 
 #define CONTAINERS_MAX 65536
@@ -27,6 +28,7 @@ struct ha_metrics {
     struct hp_map containers; /* uid → struct before */
     uint64_t round, at_ns;
     uint64_t busy, total, rx, tx;
+    struct ha_devices devices;
 };
 
 int32_t ha_psi_avg10(const char *text, const char *line)
@@ -126,6 +128,7 @@ static void host_sample(struct ha_metrics *m, uint64_t now_ns, Harpoon__V1__Host
     HA_FREE char *stat = text_of("/proc/stat");
     HA_FREE char *meminfo = text_of("/proc/meminfo");
     HA_FREE char *net = text_of("/proc/net/dev");
+    HA_FREE char *disks = text_of("/proc/diskstats");
     uint64_t busy = 0, total = 0, rx, tx, ns = now_ns - m->at_ns;
     struct statvfs fs;
     if (stat && ha_cpu_ticks(stat, &busy, &total) == 0 && m->round > 1 && total > m->total && busy >= m->busy)
@@ -135,6 +138,7 @@ static void host_sample(struct ha_metrics *m, uint64_t now_ns, Harpoon__V1__Host
         h->network_rx_bps = rate((int64_t)rx, (int64_t)m->rx, ns);
         h->network_tx_bps = rate((int64_t)tx, (int64_t)m->tx, ns);
     }
+    ha_devices_sample(&m->devices, disks, net, m->round > 1 ? ns : 0, h);
     m->busy = busy;
     m->total = total;
     m->rx = rx;

@@ -12,10 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "rt_fs.h"
 #include "rt_proc.h"
+#include "wire/json.h"
 
 #define CONMON "/usr/bin/conmon"
 #define SHORT_MS 20000
@@ -74,6 +73,7 @@ static int find_version(struct ha_oci *oci, struct hp_error *e)
         return hp_fail(e, HP_EUNSUPPORTED, "%s --version says '%.60s'", oci->program, out->out);
     snprintf(oci->version, sizeof oci->version, "%s %s", name, number);
     oci->crun = strcmp(name, "crun") == 0;
+    oci->runc = strcmp(name, "runc") == 0;
     return 0;
 }
 
@@ -197,11 +197,14 @@ static int read_sync(int fd, int timeout_ms, pid_t *ret_pid, struct hp_error *e)
             return hp_fail(e, HP_EIO, "conmon ended without an answer");
         have += (size_t)got;
     }
-    json_t *answer = json_loadb(buf, have, JSON_DISABLE_EOF_CHECK, NULL);
+    json_t *answer = NULL;
+    struct hp_error unread = {0};
+    int rc = hp_json_load(buf, have, JSON_DISABLE_EOF_CHECK, &answer, &unread);
+    if (rc)
+        return hp_fail(e, rc == HP_ENOMEM ? rc : HP_EIO, "conmon's answer: %s", unread.message);
     json_int_t pid = json_integer_value(json_object_get(answer, "data"));
     const char *message = json_string_value(json_object_get(answer, "message"));
-    int rc = 0;
-    if (!answer || pid <= 0)
+    if (pid <= 0)
         rc =
             hp_fail(e, HP_EIO, "%s", message && message[0] ? message : "the container runtime failed without a reason");
     else
@@ -296,12 +299,53 @@ static int run(const struct ha_oci *oci, const char *verb, const char *flag, con
     struct ha_spawn spawn = HA_SPAWN_INIT;
     spawn.argv = argv;
     spawn.mount_ns = oci->base_ns;
+    spawn.dies_with_us = true; /* a late deletion would take away what the next agent makes under the same name */
     return ha_proc_run(&spawn, NULL, NULL, timeout_ms, -1, e);
 }
 
-int ha_oci_start(const struct ha_oci *oci, const char *uid, int timeout_ms, struct hp_error *e)
+/* Both runtimes: the first process waits at it. */
+static int fifo_path(const struct ha_oci *oci, const char *uid, char *buf, size_t size, struct hp_error *e)
 {
-    int rc = run(oci, "start", NULL, uid, timeout_ms, e);
+    return ha_fs_path(buf, size, e, "%s/%s/exec.fifo", oci->root, uid);
+}
+
+/* The byte that lets the first process go: crun's reads one from the FIFO at which it waits, runc's writes one. */
+static int pass_byte(const struct ha_oci *oci, int fifo, int pidfd, int timeout_ms, struct hp_error *e)
+{
+    char byte = 0;
+    if (!oci->crun) { /* it may be on its way to the FIFO still: until that can be read, or the process is gone */
+        int rc = ha_proc_gone(fifo, timeout_ms, pidfd);
+        if (rc)
+            return hp_fail(e, rc == HP_ECANCELED ? HP_EIO : rc, "the process %s",
+                           rc == HP_ECANCELED ? "ended before its start" : "does not come to its start");
+    }
+    ssize_t n = oci->crun ? write(fifo, &byte, 1) : read(fifo, &byte, 1);
+    return n == 1 ? 0 : hp_fail_errno(e, HP_EIO, n < 0 ? errno : ESRCH, "let the process go");
+}
+
+static int start_by_fifo(const struct ha_oci *oci, const char *uid, pid_t pid, int timeout_ms, struct hp_error *e)
+{
+    char path[640];
+    int rc = fifo_path(oci, uid, path, sizeof path, e);
+    if (rc)
+        return rc;
+    HA_CLOSE int fifo = open(path, (oci->crun ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    if (fifo < 0)
+        return hp_fail_errno(e, HP_EIO, errno, "open %s", path);
+    HA_CLOSE int pidfd = ha_proc_pidfd(pid);
+    if (pidfd < 0)
+        return hp_fail_errno(e, HP_EIO, -pidfd, "the process ended before its start");
+    rc = pass_byte(oci, fifo, pidfd, timeout_ms, e);
+    /* Last: who looks after a crash of ours sees by the process's program that it was started. */
+    if (rc == 0 && unlink(path) != 0)
+        rc = hp_fail_errno(e, HP_EIO, errno, "remove %s", path);
+    return rc;
+}
+
+int ha_oci_start(const struct ha_oci *oci, const char *uid, pid_t pid, int timeout_ms, struct hp_error *e)
+{
+    int rc = oci->crun || oci->runc ? start_by_fifo(oci, uid, pid, timeout_ms, e)
+                                    : run(oci, "start", NULL, uid, timeout_ms, e);
     return rc ? hp_wrap(e, "start container with %s", oci->version) : 0;
 }
 
@@ -313,8 +357,8 @@ bool ha_oci_known(const struct ha_oci *oci, const char *uid)
 
 bool ha_oci_unstarted(const struct ha_oci *oci, const char *uid)
 {
-    char path[640]; /* both runtimes: the first process waits in it */
-    return ha_fs_path(path, sizeof path, NULL, "%s/%s/exec.fifo", oci->root, uid) == 0 && access(path, F_OK) == 0;
+    char path[640];
+    return fifo_path(oci, uid, path, sizeof path, NULL) == 0 && access(path, F_OK) == 0;
 }
 
 int ha_oci_delete(const struct ha_oci *oci, const char *uid, int timeout_ms, struct hp_error *e)

@@ -13,9 +13,9 @@
 
 struct ha_oci {
     char program[256]; /* absolute path */
-    bool crun;
-    char version[64]; /* "crun 1.8.1" */
-    char root[512];   /* where it keeps its state */
+    bool crun, runc;   /* by its version's text; neither: another one, used only by its commands */
+    char version[64];  /* "crun 1.8.1" */
+    char root[512];    /* where it keeps its state */
     int base_ns; /* mount namespace that every container's is copied from: ours, without what a container must not hold or see */
 };
 
@@ -52,10 +52,12 @@ struct ha_oci_create {
  * later, `persist/exit` with the exit code. */
 int ha_oci_create(const struct ha_oci *oci, const struct ha_oci_create *c, int timeout_ms, pid_t *ret_pid,
                   struct hp_error *e) HP_MUST_CHECK;
-int ha_oci_start(const struct ha_oci *oci, const char *uid, int timeout_ms, struct hp_error *e) HP_MUST_CHECK;
+/* Does what `crun start` and `runc start` do, without the 5 to 20 ms of a process for it. `pid`: as ha_oci_create returned it. */
+int ha_oci_start(const struct ha_oci *oci, const char *uid, pid_t pid, int timeout_ms,
+                 struct hp_error *e) HP_MUST_CHECK;
 /* Forgets a container, killing it when it still runs. Nothing there: 0. */
 int ha_oci_delete(const struct ha_oci *oci, const char *uid, int timeout_ms, struct hp_error *e) HP_MUST_CHECK;
-/* True while a container is created and not yet started. */
+/* True while the FIFO at which a created container's process waits is there: it was not started, or, after a crash in ha_oci_start, runs another program than the runtime's. */
 bool ha_oci_unstarted(const struct ha_oci *oci, const char *uid);
 /* True when the runtime has state of it. */
 bool ha_oci_known(const struct ha_oci *oci, const char *uid);

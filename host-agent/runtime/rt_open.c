@@ -1,4 +1,5 @@
 /* rt_open.c — the runtime's beginning and end, and what is found on the host. */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,9 @@
 
 #include "base/log.h"
 #include "rt_fs.h"
+#include "rt_functions.h"
 #include "rt_private.h"
+#include "rt_volume.h"
 
 #define WORK_THREADS 8
 #define PULL_THREADS 4
@@ -39,6 +42,9 @@ static void find_facts(struct ha_rt *rt)
         f->memory_bytes = ha_meminfo(meminfo, "MemTotal");
     if (statvfs(rt->store.state_dir, &fs) == 0)
         f->disk_bytes = (int64_t)(fs.f_blocks * fs.f_frsize);
+    f->network_bps = ha_modes_speed();
+    f->network_modes = rt->cni.modes.offered;
+    f->functions = (int)ha_function_count(rt->cni.data_dir, rt->cni.modes.functions);
 }
 
 static void find_abilities(struct ha_rt *rt)
@@ -52,13 +58,15 @@ static void find_abilities(struct ha_rt *rt)
 
 static int copy_options(struct ha_rt *rt, const struct ha_rt_options *o, struct hp_error *e)
 {
-    int rc = ha_fs_path(rt->cni.bridge, sizeof rt->cni.bridge, e, "%s", o->bridge ? o->bridge : "");
-    if (rc == 0)
-        rc = ha_fs_path(rt->cni.subnet, sizeof rt->cni.subnet, e, "%s", o->subnet ? o->subnet : "");
+    int rc = ha_modes_init(&rt->cni.modes, o, e);
     if (rc == 0)
         rc = ha_fs_path(rt->cni.plugins, sizeof rt->cni.plugins, e, "%s", o->cni_dir ? o->cni_dir : "/usr/lib/cni");
     if (rc == 0 && o->image_policy)
         rc = ha_fs_path(rt->image_policy, sizeof rt->image_policy, e, "%s", o->image_policy);
+    assert(o->class_count <= HP_STORAGE_CLASSES_MAX);
+    rt->store.class_count = o->class_count;
+    for (size_t i = 0; i < o->class_count; i++)
+        rt->store.classes[i] = o->classes[i];
     rt->cni.masquerade = o->masquerade;
     rt->images.insecure = o->insecure_registries;
     rt->images.policy = o->image_policy ? rt->image_policy : NULL;
@@ -105,6 +113,8 @@ static int open_threads(struct ha_rt *rt, struct hp_error *e)
         rc = ha_pool_new(PULL_THREADS, HA_QUEUE_MAX, &rt->pull, e);
     if (rc == 0)
         rc = ha_pool_new(PROBE_THREADS, HA_QUEUE_MAX, &rt->probe, e);
+    if (rc == 0)
+        rc = ha_warm_new(&rt->cgroups, &rt->warm, e);
     return rc;
 }
 
@@ -113,6 +123,7 @@ static void free_all(struct ha_rt *rt)
     ha_pool_free(rt->work);
     ha_pool_free(rt->pull);
     ha_pool_free(rt->probe);
+    ha_warm_free(rt->warm);
     if (rt->mailbox)
         hp_mailbox_close(rt->mailbox);
     ha_metrics_free(rt->metrics);
@@ -122,7 +133,7 @@ static void free_all(struct ha_rt *rt)
     if (rt->images_open)
         ha_images_close(&rt->images);
     for (struct hp_map_node *n = hp_map_first(&rt->entries); n; n = hp_map_next(n))
-        free(n->value);
+        ha_entry_free(n->value);
     hp_map_done(&rt->entries);
     hp_map_done(&rt->pulls);
     ha_fs_closep(&rt->cancel_fd);
@@ -155,6 +166,18 @@ int ha_rt_new(uv_loop_t *loop, const struct ha_rt_options *options, struct ha_rt
 struct ha_runtime *ha_rt_runtime(struct ha_rt *rt)
 {
     return &rt->base;
+}
+
+void ha_rt_storage(const struct ha_rt *rt, int64_t ret[HP_STORAGE_CLASSES_MAX])
+{
+    for (size_t i = 0; i < rt->store.class_count; i++)
+        ret[i] = ha_class_bytes(&rt->store.classes[i]);
+}
+
+int ha_rt_storage_check(const struct ha_rt *rt, const char *container, const Harpoon__V1__ContainerSpec *spec,
+                        struct hp_error *e)
+{
+    return ha_volume_room(&rt->store, container, spec, e);
 }
 
 const struct ha_rt_facts *ha_rt_facts(const struct ha_rt *rt)
@@ -235,8 +258,12 @@ static void list_uid(void *user, const char *uid)
     struct ha_rt_item *item = &l->items[l->count];
     *item = (struct ha_rt_item){0};
     snprintf(item->uid, sizeof item->uid, "%s", uid);
-    ha_observe(l->rt, uid, &item->state);
-    if (ha_meta_read(&l->rt->store, uid, &meta, &ignored) == 0)
+    int rc = ha_observe(l->rt, uid, &item->state, &ignored);
+    if (rc == 0)
+        rc = ha_meta_read(&l->rt->store, uid, &meta, &ignored);
+    if (rc && rc != HP_ENOTFOUND)
+        l->failed = true;
+    if (rc == 0)
         snprintf(item->container, sizeof item->container, "%s", meta.container);
     if (item->state.exists)
         l->count++;
@@ -246,6 +273,8 @@ static void list_dir(struct listing *l, const char *path)
 {
     DIR *dir = opendir(path);
     struct dirent *d;
+    if (!dir && errno != ENOENT)
+        l->failed = true;
     while (dir && (d = readdir(dir)))
         if (ha_uid_valid(d->d_name))
             list_uid(l, d->d_name);
@@ -256,13 +285,13 @@ static void list_dir(struct listing *l, const char *path)
 int ha_rt_list(struct ha_rt *rt, struct ha_rt_item **ret, size_t *ret_count, struct hp_error *e)
 {
     struct listing l = {.rt = rt};
-    ha_store_each(&rt->store, list_uid, &l);
-    ha_run_each(&rt->store, list_uid, &l);
+    if (ha_store_each(&rt->store, list_uid, &l) || ha_run_each(&rt->store, list_uid, &l))
+        l.failed = true;
     list_dir(&l, rt->oci.root);
     list_dir(&l, rt->cni.netns_dir);
     if (l.failed) {
         free(l.items);
-        return hp_fail(e, HP_ENOMEM, "list containers");
+        return hp_fail(e, HP_EIO, "it cannot be told which containers are on the host (no memory or no descriptors)");
     }
     for (size_t i = 0; i < l.count; i++)
         if (l.items[i].state.running)

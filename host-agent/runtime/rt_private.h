@@ -12,6 +12,7 @@
 #include "rt_oci.h"
 #include "rt_pool.h"
 #include "rt_store.h"
+#include "rt_warm.h"
 #include "shell/rt.h"
 #include "shell/rt_metrics.h"
 
@@ -35,12 +36,13 @@ typedef enum ha_step (*ha_stage_fn)(struct ha_task *t);
 /* One uid that the loop knows of. Loop thread only. */
 struct ha_entry {
     char uid[HA_UID_MAX + 1];
-    struct ha_task *task;   /* under way; NULL none */
-    struct ha_task *queued; /* a job that waits for it */
-    struct ha_watch *watch; /* of the running process; NULL none */
-    int64_t pid, ticks;     /* what was watched last */
-    bool exit_due;          /* the watched process ended while a task was under way */
-    bool gone;              /* the last task found nothing of it on the host */
+    struct ha_task *task;    /* under way; NULL none */
+    struct ha_task *queued;  /* a job that waits for it */
+    struct ha_task *collect; /* for the look after a process that ended; owned */
+    struct ha_watch *watch;  /* of the running process; NULL none */
+    int64_t pid, ticks;      /* what was watched last */
+    bool exit_due;           /* the watched process ended while a task was under way */
+    bool gone;               /* the last task found nothing of it on the host */
 };
 
 /* One job, or the look after a process that ended by itself (job is NULL). Its stages run on worker threads, one at a time; between them it is the loop's. */
@@ -66,7 +68,7 @@ struct ha_task {
     uv_timer_t timer;
     unsigned handles; /* not yet closed */
     /* HA_STEP_PULL */
-    struct ha_image_ref ref;
+    struct hp_image_ref ref;
     char image_digest[HA_DIGEST_SIZE]; /* out */
     struct ha_task *next_waiter;
 };
@@ -76,7 +78,7 @@ struct ha_pull {
     struct ha_work work;
     struct hp_mail mail;
     struct ha_rt *rt;
-    struct ha_image_ref ref;
+    struct hp_image_ref ref;
     int timeout_ms;
     int status;
     struct hp_error error;
@@ -92,6 +94,7 @@ struct ha_rt {
     struct ha_store store;
     struct ha_images images;
     struct ha_cgroups cgroups;
+    struct ha_warm *warm;
     struct ha_oci oci;
     struct ha_cni cni;
     struct ha_rt_facts facts;
@@ -119,6 +122,7 @@ struct ha_rt {
 /* --- loop thread --- */
 
 void ha_rt_submit(struct ha_runtime *base, struct ha_job *job);
+void ha_entry_free(struct ha_entry *en);
 /* Ends all waits and watches, when the runtime closes. */
 void ha_rt_cancel(struct ha_rt *rt);
 /* Watches a process that was found running. */
@@ -132,9 +136,9 @@ void ha_rt_check_closed(struct ha_rt *rt);
 ha_stage_fn ha_job_stage(enum ha_job_kind kind);
 enum ha_step ha_stage_collect(struct ha_task *t);
 
-/* What there is now; a process that has ended is collected first. */
-void ha_observe(struct ha_rt *rt, const char *uid, struct ha_rt_state *ret);
-/* Opens a pidfd of the container's process; -ESRCH when none runs. */
+/* What there is now; a process that has ended is collected first. Fails when it cannot be told (no descriptors, no memory): then nothing was touched. */
+int ha_observe(struct ha_rt *rt, const char *uid, struct ha_rt_state *ret, struct hp_error *e) HP_MUST_CHECK;
+/* Opens a pidfd of the container's process; -ESRCH when none runs; another -errno when that cannot be told. */
 int ha_process_open(struct ha_rt *rt, const char *uid, struct ha_run *ret_run);
 /* After the process has ended: exit code, memory kill, then the OCI runtime's, conmon's and the kernel's rests are removed. Idempotent. `record`: write the exit down. */
 int ha_collect(struct ha_rt *rt, const char *uid, bool record, struct hp_error *e) HP_MUST_CHECK;

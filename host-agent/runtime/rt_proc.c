@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -28,6 +29,7 @@ struct child {
     const struct ha_spawn *spawn;
     int (*fn)(void *arg); /* instead of spawn */
     void *arg;
+    pid_t parent;     /* us */
     sigset_t mask;    /* what the program starts with */
     int error;        /* out: errno of the step that failed, 0 none */
     const char *step; /* out */
@@ -77,6 +79,8 @@ static int child_main(void *p)
         return 0;
     }
     const struct ha_spawn *s = c->spawn;
+    if (s->dies_with_us && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != c->parent))
+        return child_failed(c, "end with the agent");
     if (s->mount_ns >= 0 && setns(s->mount_ns, CLONE_NEWNS) != 0)
         return child_failed(c, "enter the mount namespace");
     if (chdir(s->cwd ? s->cwd : "/") != 0)
@@ -125,7 +129,7 @@ static int reap(int pidfd, int *ret_code)
 
 int ha_proc_spawn(const struct ha_spawn *s, pid_t *ret_pid, int *ret_pidfd, struct hp_error *e)
 {
-    struct child c = {.spawn = s};
+    struct child c = {.spawn = s, .parent = getpid()};
     pid_t pid = -1;
     HA_CLOSE int pidfd = -1;
     int rc = child_clone(&c, 0, &pid, &pidfd);
@@ -336,8 +340,10 @@ int64_t ha_proc_start_ticks(pid_t pid)
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     HA_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);
-    if (pid <= 0 || n <= 0)
+    if (pid <= 0 || n == 0 || (n < 0 && (errno == ENOENT || errno == ESRCH)))
         return 0;
+    if (n < 0)
+        return -errno;
     buf[n] = '\0';
     char *p = strrchr(buf, ')'); /* the name may hold anything, even ") " */
     if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X')
@@ -352,6 +358,16 @@ int64_t ha_proc_start_ticks(pid_t pid)
     return strtoll(p, NULL, 10);
 }
 
+struct ha_program ha_proc_program(pid_t pid)
+{
+    char path[64];
+    struct stat st;
+    snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
+    if (pid <= 0 || stat(path, &st) != 0)
+        return (struct ha_program){0};
+    return (struct ha_program){.dev = (int64_t)st.st_dev, .ino = (int64_t)st.st_ino};
+}
+
 int ha_proc_open_exact(pid_t pid, int64_t ticks)
 {
     if (pid <= 0 || ticks <= 0)
@@ -359,10 +375,11 @@ int ha_proc_open_exact(pid_t pid, int64_t ticks)
     int fd = ha_proc_pidfd(pid);
     if (fd < 0)
         return fd;
-    if (ha_proc_start_ticks(pid) == ticks)
+    int64_t found = ha_proc_start_ticks(pid);
+    if (found == ticks)
         return fd;
     close(fd);
-    return -ESRCH;
+    return found < 0 ? (int)found : -ESRCH;
 }
 
 static bool has_argument(const char *pid, const char *argument)

@@ -17,6 +17,7 @@ struct ha_spawn {
     int in, out, err;        /* descriptors that become 0, 1, 2; -1: /dev/null */
     int pass;                /* becomes descriptor 3; -1: none */
     int mount_ns;            /* mount namespace to enter first; -1: ours */
+    bool dies_with_us;       /* killed when the thread that started it ends, so also when the agent dies */
 };
 #define HA_SPAWN_INIT                                                                                                  \
     {                                                                                                                  \
@@ -55,14 +56,19 @@ int ha_proc_in_child(int (*fn)(void *arg), void *arg) HP_MUST_CHECK;
 int ha_proc_pidfd(pid_t pid);
 int ha_proc_signal(int pidfd, int sig);
 
-/* Field 22 of /proc/pid/stat, or 0 when there is no such process or it is a zombie. */
+/* Field 22 of /proc/pid/stat; 0 when there is no such process or it is a zombie; -errno when that cannot be told. */
 int64_t ha_proc_start_ticks(pid_t pid);
 
 /* Kills every process that has exactly `argument` among its arguments, until there is none any more: what an agent that died had begun goes on without it. Reads all of
  * /proc: for repairs. HP_ETIMEDOUT when they do not end. */
 int ha_proc_kill_by_argument(const char *argument, struct hp_error *e) HP_MUST_CHECK;
 
-/* Opens a pidfd of `pid` when it is alive and started at `ticks`; otherwise -ESRCH. */
+/* Which program a process runs: device and inode of its executable. */
+struct ha_program {
+    int64_t dev, ino; /* 0: not known */
+};
+struct ha_program ha_proc_program(pid_t pid);
+/* Opens a pidfd of `pid` when it is alive and started at `ticks`; -ESRCH when it is not; another -errno when that cannot be told. */
 int ha_proc_open_exact(pid_t pid, int64_t ticks);
 
 #endif

@@ -18,7 +18,7 @@
 /* One pull under way. */
 struct pull {
     struct ha_images *s;
-    const struct ha_image_ref *ref;
+    const struct hp_image_ref *ref;
     int64_t end_ms; /* CLOCK_MONOTONIC */
     bool insecure;  /* the registry speaks no TLS */
     int blobs;      /* directory with sha256/HEX */
@@ -90,7 +90,7 @@ static int skopeo(struct pull *p, const char *const *args, int out, struct hp_er
 
 static int raw_manifest(struct pull *p, const char *digest, struct hp_error *e)
 {
-    char source[HA_IMAGE_REF_MAX + 200];
+    char source[HP_IMAGE_REF_MAX + 200];
     int rc = digest[0] ? ha_fs_path(source, sizeof source, e, "docker://%s@%s", p->ref->location, digest)
                        : ha_fs_path(source, sizeof source, e, "docker://%s:%s", p->ref->location, p->ref->tag);
     if (rc)
@@ -153,7 +153,7 @@ static int read_blob(const struct pull *p, const struct ha_blob *blob, char **re
 /* From the registry into blobs/. */
 static int fetch(struct pull *p, struct hp_error *e)
 {
-    char source[HA_IMAGE_REF_MAX + 200], temp[600], target[700], shared[600];
+    char source[HP_IMAGE_REF_MAX + 200], temp[600], target[700], shared[600];
     int rc = raw_manifest(p, p->ref->digest, e);
     if (rc == 0 && ha_image_is_index(p->manifest, p->manifest_size)) {
         struct ha_blob chosen;
@@ -229,15 +229,18 @@ static int layers(struct pull *p, struct hp_error *e)
 {
     for (size_t i = 0; i < p->image.layer_count; i++) {
         const struct ha_blob *blob = &p->image.layers[i];
-        if (ha_layer_present(p->s, p->image.diff_ids[i]))
+        int rc = ha_layer_look(p->s, p->image.diff_ids[i], e);
+        if (rc == 0)
             continue;
+        if (rc != HP_ENOTFOUND)
+            return rc;
         if (now_ms() > p->end_ms)
             return hp_fail(e, HP_ETIMEDOUT, "unpack image: %zu of %zu layers done", i, p->image.layer_count);
         HA_CLOSE int fd = open_blob(p, blob->digest, e);
-        int rc = fd < 0 ? fd : ha_layer_ensure(p->s, fd, blob, p->image.diff_ids[i], e);
+        rc = fd < 0 ? fd : ha_layer_ensure(p->s, fd, blob, p->image.diff_ids[i], e);
         if (rc == 0)
             continue;
-        if (rc == HP_ECORRUPT && p->ref->kind == HA_IMAGE_DOCKER) { /* our own copy is bad: fetch it anew next time */
+        if (rc == HP_ECORRUPT && p->ref->kind == HP_IMAGE_DOCKER) { /* our own copy is bad: fetch it anew next time */
             char path[100];
             snprintf(path, sizeof path, "sha256/%s", blob->digest + 7);
             (void)unlinkat(p->blobs, path, 0);
@@ -291,7 +294,7 @@ static int alias(struct pull *p, const char *name, struct hp_error *e)
 static int aliases(struct pull *p, struct hp_error *e)
 {
     int rc = p->outer[0] ? alias(p, p->outer, e) : 0;
-    if (rc || p->ref->kind == HA_IMAGE_OCI)
+    if (rc || p->ref->kind == HP_IMAGE_OCI)
         return rc;
     char key[HA_DIGEST_SIZE];
     ha_digest_of(p->ref->text, strlen(p->ref->text), key);
@@ -306,7 +309,7 @@ static bool is_insecure(const struct ha_images *s, const char *registry)
     return false;
 }
 
-int ha_images_pull(struct ha_images *s, const struct ha_image_ref *ref, int timeout_ms, char ret_digest[HA_DIGEST_SIZE],
+int ha_images_pull(struct ha_images *s, const struct hp_image_ref *ref, int timeout_ms, char ret_digest[HA_DIGEST_SIZE],
                    struct hp_error *e)
 {
     struct pull *p = calloc(1, sizeof *p);
@@ -318,7 +321,7 @@ int ha_images_pull(struct ha_images *s, const struct ha_image_ref *ref, int time
     p->end_ms = now_ms() + timeout_ms;
     p->insecure = is_insecure(s, ref->registry);
     pthread_rwlock_rdlock(&s->use);
-    int rc = ref->kind == HA_IMAGE_DOCKER ? fetch(p, e) : from_layout(p, e);
+    int rc = ref->kind == HP_IMAGE_DOCKER ? fetch(p, e) : from_layout(p, e);
     if (rc == 0)
         rc = read_blob(p, &p->image.config, &p->config, &p->config_size, e);
     if (rc == 0)

@@ -183,7 +183,9 @@ int ha_cg_resize(const struct ha_cgroups *cg, const char *uid, const struct ha_c
         return rc;
     bool v2_shrinks = cg->mode == HA_CG_V2 && want->memory_bytes > 0 &&
                       (now.memory_bytes < 0 || want->memory_bytes < now.memory_bytes);
-    rc = check(cg, uid, &now, want, e);
+    rc = ha_cg_check_io(cg, want, e);
+    if (rc == 0)
+        rc = check(cg, uid, &now, want, e);
     if (rc == 0 && v2_shrinks) {
         squeeze(cg, uid, want->memory_bytes);
         rc = check(cg, uid, &now, want, e);

@@ -1,11 +1,12 @@
 #include "rt_spec.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "rt_fs.h"
+#include "wire/json.h"
+#include "wire/mount_path.h"
 
 #define ENV_MAX 2048
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -153,25 +154,6 @@ static void add_mount(json_t *mounts, const char *to, const char *type, const ch
         mounts, json_pack("{s:s,s:s,s:s,s:o}", "destination", to, "type", type, "source", from, "options", list));
 }
 
-/* A place in the container where a tenant may have a volume. */
-static int check_volume_path(const char *path, size_t index, struct hp_error *e)
-{
-    static const char *const taken[] = {"/proc", "/sys", "/dev"};
-    if (path[0] != '/' || path[1] == '\0' || strlen(path) > 1024)
-        return hp_fail(e, HP_EINVAL, "volumes[%zu].path '%.64s' is not an absolute path below /", index, path);
-    for (const char *p = path; p; p = strchr(p + 1, '/'))
-        if (strncmp(p, "/../", 4) == 0 || strcmp(p, "/..") == 0 || strncmp(p, "/./", 3) == 0 ||
-            strncmp(p, "//", 2) == 0)
-            return hp_fail(e, HP_EINVAL, "volumes[%zu].path '%.64s' has an empty segment, '.' or '..' in it", index,
-                           path);
-    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
-        size_t n = strlen(taken[i]);
-        if (strncmp(path, taken[i], n) == 0 && (path[n] == '\0' || path[n] == '/'))
-            return hp_fail(e, HP_EINVAL, "volumes[%zu].path '%.64s' is in %s", index, path, taken[i]);
-    }
-    return 0;
-}
-
 static int build_mounts(const struct ha_spec_input *in, json_t **ret, struct hp_error *e)
 {
     static const char *const files[] = {"hostname", "hosts", "resolv.conf"};
@@ -191,10 +173,9 @@ static int build_mounts(const struct ha_spec_input *in, json_t **ret, struct hp_
     }
     for (size_t i = 0; i < in->spec->n_volumes; i++) {
         const Harpoon__V1__VolumeMount *v = in->spec->volumes[i];
-        int rc = check_volume_path(v->path, i, e);
-        if (rc) {
+        if (hp_mount_path_check(v->path, e)) {
             json_decref(m);
-            return rc;
+            return hp_wrap(e, "volumes[%zu].path", i);
         }
         add_mount(m, v->path, "bind", in->volume_dirs[i],
                   v->read_only ? "rbind,rprivate,nosuid,nodev,ro" : "rbind,rprivate,nosuid,nodev,rw");
@@ -267,48 +248,25 @@ static json_t *build_linux(const struct ha_spec_input *in)
 int ha_spec_build(const struct ha_spec_input *in, json_t **ret, struct hp_error *e)
 {
     json_t *process = NULL, *mounts = NULL;
+    hp_json_memory_watch(); /* below, nothing looks whether a member was really added: a container without its limits or its filter must not come of it */
     if (in->spec->n_volumes > HA_VOLUMES_MAX)
         return hp_fail(e, HP_ELIMIT, "%zu volumes, limit %d", in->spec->n_volumes, HA_VOLUMES_MAX);
-    int rc = build_process(in, &process, e);
+    const struct ha_cg_limits limits = ha_cg_limits_of(in->spec->resources);
+    int rc = ha_cg_check_io(in->cgroups, &limits, e);
+    if (rc == 0)
+        rc = build_process(in, &process, e);
     if (rc == 0)
         rc = build_mounts(in, &mounts, e);
     if (rc) {
         json_decref(process);
-        return rc;
+        return hp_json_memory_failed() ? hp_fail(e, HP_ENOMEM, "configuration of %s", in->uid) : rc;
     }
     *ret =
         json_pack("{s:s,s:o,s:{s:s,s:b},s:s,s:o,s:{s:s,s:s},s:o}", "ociVersion", "1.0.2", "process", process, "root",
                   "path", "rootfs", "readonly", 0, "hostname", ha_short_name(in->container), "mounts", mounts,
                   "annotations", "harpoon.uid", in->uid, "harpoon.container", in->container, "linux", build_linux(in));
-    return *ret ? 0 : hp_fail(e, HP_ENOMEM, "configuration of %s", in->uid);
-}
-
-int ha_signal_number(const char *text, int *ret, struct hp_error *e)
-{
-    if (!text[0]) {
-        *ret = SIGTERM;
+    if (*ret && !hp_json_memory_failed())
         return 0;
-    }
-    char *end;
-    long n = strtol(text, &end, 10);
-    if (*end == '\0' && n >= 1 && n <= SIGRTMAX) {
-        *ret = (int)n;
-        return 0;
-    }
-    const char *name = strncmp(text, "SIG", 3) == 0 ? text + 3 : text;
-    if (strncmp(name, "RTMIN", 5) == 0 && (name[5] == '\0' || name[5] == '+')) {
-        n = name[5] ? strtol(name + 6, &end, 10) : 0;
-        if (n >= 0 && SIGRTMIN + n <= SIGRTMAX && (!name[5] || (end != name + 6 && *end == '\0'))) {
-            *ret = SIGRTMIN + (int)n;
-            return 0;
-        }
-    }
-    for (int sig = 1; sig < 32; sig++) {
-        const char *known = sigabbrev_np(sig);
-        if (known && strcmp(known, name) == 0) {
-            *ret = sig;
-            return 0;
-        }
-    }
-    return hp_fail(e, HP_EINVAL, "stop signal '%.32s' is unknown", text);
+    json_decref(*ret);
+    return hp_fail(e, HP_ENOMEM, "configuration of %s", in->uid);
 }

@@ -45,9 +45,6 @@ struct ha_spec_input {
 /* HP_EINVAL when the request or the image is impossible, naming the field. */
 int ha_spec_build(const struct ha_spec_input *in, json_t **ret, struct hp_error *e) HP_MUST_CHECK;
 
-/* Number of "SIGTERM", "TERM", "15", or SIGRTMIN+n; "" gives SIGTERM. HP_EINVAL. */
-int ha_signal_number(const char *text, int *ret, struct hp_error *e) HP_MUST_CHECK;
-
 /* Last segment of a resource name. */
 const char *ha_short_name(const char *container);
 

@@ -9,10 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "rt_fs.h"
 #include "rt_proc.h"
+#include "wire/json.h"
 
 #define RECORD_MAX (64 << 10)
 
@@ -68,21 +67,25 @@ int ha_run_path(const struct ha_store *s, const char *uid, const char *file, cha
     return ha_fs_path(buf, size, e, "%s/c/%s%s%s", s->run_dir, uid, file[0] ? "/" : "", file);
 }
 
+/* What was built since the last hp_json_memory_watch. */
 static int json_put(const char *path, json_t *root, bool durable, struct hp_error *e)
 {
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    char *text = root ? hp_json_dump(root, JSON_COMPACT) : NULL;
     int rc = text ? ha_fs_write(path, text, strlen(text), 0600, durable, e) : hp_fail(e, HP_ENOMEM, "write %s", path);
     free(text);
     json_decref(root);
     return rc;
 }
 
-static json_t *json_get(const char *path)
+/* HP_ENOTFOUND also for a record that a crash of the host has left empty or torn. Anything else is no statement about what the record says. */
+static int json_get(const char *path, json_t **ret, struct hp_error *e)
 {
     HA_FREE char *text = NULL;
     size_t size;
-    struct hp_error ignored = {0};
-    return ha_fs_read(AT_FDCWD, path, RECORD_MAX, &text, &size, &ignored) ? NULL : json_loadb(text, size, 0, NULL);
+    int rc = ha_fs_read(AT_FDCWD, path, RECORD_MAX, &text, &size, e);
+    if (rc == 0)
+        rc = hp_json_load(text, size, 0, ret, e);
+    return rc == HP_EINVAL ? hp_fail(e, HP_ENOTFOUND, "%s is not readable", path) : rc;
 }
 
 static int64_t integer(const json_t *root, const char *key)
@@ -102,10 +105,11 @@ int ha_meta_write(const struct ha_store *s, const struct ha_meta *m, bool durabl
     int rc = ha_store_path(s, m->uid, "meta", path, sizeof path, e);
     if (rc)
         return rc;
+    hp_json_memory_watch();
     json_t *volumes = json_array();
     for (size_t i = 0; i < m->volume_count; i++)
-        (void)json_array_append_new(
-            volumes, json_pack("{s:s,s:b}", "name", m->volumes[i].name, "keep", (int)m->volumes[i].keep));
+        (void)json_array_append_new(volumes, json_pack("{s:s,s:s,s:b}", "name", m->volumes[i].name, "class",
+                                                       m->volumes[i].class, "keep", (int)m->volumes[i].keep));
     return json_put(path,
                     json_pack("{s:s,s:s,s:I,s:I,s:b,s:s,s:i,s:b,s:o}", "uid", m->uid, "container", m->container,
                               "generation", (json_int_t)m->generation, "spec_digest", (json_int_t)m->spec_digest,
@@ -118,9 +122,11 @@ int ha_meta_read(const struct ha_store *s, const char *uid, struct ha_meta *ret,
 {
     char path[512];
     int rc = ha_store_path(s, uid, "meta", path, sizeof path, e);
-    json_t *root = rc ? NULL : json_get(path);
-    if (!root)
-        return hp_fail(e, HP_ENOTFOUND, "container %s is not on this host", uid);
+    json_t *root = NULL;
+    if (rc == 0)
+        rc = json_get(path, &root, e);
+    if (rc)
+        return rc == HP_ENOTFOUND ? hp_fail(e, rc, "container %s is not on this host", uid) : rc;
     struct ha_meta m = {.generation = integer(root, "generation"),
                         .spec_digest = (uint64_t)integer(root, "spec_digest"),
                         .stop_signal = (int)integer(root, "stop_signal")};
@@ -133,6 +139,7 @@ int ha_meta_read(const struct ha_store *s, const char *uid, struct ha_meta *ret,
     for (size_t i = 0; i < json_array_size(volumes) && m.volume_count < 16; i++) {
         const json_t *v = json_array_get(volumes, i);
         text(v, "name", m.volumes[m.volume_count].name, sizeof m.volumes[0].name);
+        text(v, "class", m.volumes[m.volume_count].class, sizeof m.volumes[0].class); /* older ones have none */
         m.volumes[m.volume_count++].keep = json_is_true(json_object_get(v, "keep"));
     }
     json_decref(root);
@@ -144,31 +151,44 @@ int ha_run_write(const struct ha_store *s, const char *uid, const struct ha_run 
 {
     char path[512];
     int rc = ha_run_path(s, uid, "run", path, sizeof path, e);
+    hp_json_memory_watch();
     return rc ? rc
               : json_put(path,
-                         json_pack("{s:s,s:I,s:I,s:I,s:I,s:I}", "boot_id", s->boot_id, "pid", (json_int_t)r->pid,
-                                   "ticks", (json_int_t)r->ticks, "conmon_pid", (json_int_t)r->conmon_pid,
-                                   "conmon_ticks", (json_int_t)r->conmon_ticks, "start_wall_ns",
-                                   (json_int_t)r->start_wall_ns),
+                         json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "boot_id", s->boot_id, "pid",
+                                   (json_int_t)r->pid, "ticks", (json_int_t)r->ticks, "conmon_pid",
+                                   (json_int_t)r->conmon_pid, "conmon_ticks", (json_int_t)r->conmon_ticks,
+                                   "start_wall_ns", (json_int_t)r->start_wall_ns, "runtime_dev",
+                                   (json_int_t)r->runtime.dev, "runtime_ino", (json_int_t)r->runtime.ino),
                          false, e);
 }
 
-void ha_run_read(const struct ha_store *s, const char *uid, struct ha_run *ret)
+int ha_run_read(const struct ha_store *s, const char *uid, struct ha_run *ret, struct hp_error *e)
 {
     char path[512], boot[40];
     *ret = (struct ha_run){0};
-    json_t *root = ha_run_path(s, uid, "run", path, sizeof path, NULL) ? NULL : json_get(path);
+    json_t *root = NULL;
+    int rc = ha_run_path(s, uid, "run", path, sizeof path, e);
+    if (rc == 0)
+        rc = json_get(path, &root, e);
+    if (rc)
+        return rc == HP_ENOTFOUND ? 0 : rc;
     text(root, "boot_id", boot, sizeof boot);
-    if (root && strcmp(boot, s->boot_id) == 0)
-        *ret = (struct ha_run){integer(root, "pid"), integer(root, "ticks"), integer(root, "conmon_pid"),
-                               integer(root, "conmon_ticks"), integer(root, "start_wall_ns")};
+    if (strcmp(boot, s->boot_id) == 0)
+        *ret = (struct ha_run){.pid = integer(root, "pid"),
+                               .ticks = integer(root, "ticks"),
+                               .conmon_pid = integer(root, "conmon_pid"),
+                               .conmon_ticks = integer(root, "conmon_ticks"),
+                               .start_wall_ns = integer(root, "start_wall_ns"),
+                               .runtime = {integer(root, "runtime_dev"), integer(root, "runtime_ino")}};
     json_decref(root);
+    return 0;
 }
 
 int ha_exit_write(const struct ha_store *s, const char *uid, const struct ha_exit *x, struct hp_error *e)
 {
     char path[512];
     int rc = ha_store_path(s, uid, "exit", path, sizeof path, e);
+    hp_json_memory_watch();
     return rc ? rc
               : json_put(path,
                          json_pack("{s:i,s:b,s:I,s:I}", "code", (int)x->code, "oom", (int)x->oom, "start_wall_ns",
@@ -176,116 +196,45 @@ int ha_exit_write(const struct ha_store *s, const char *uid, const struct ha_exi
                          false, e);
 }
 
-bool ha_exit_read(const struct ha_store *s, const char *uid, struct ha_exit *ret)
+int ha_exit_read(const struct ha_store *s, const char *uid, struct ha_exit *ret, struct hp_error *e)
 {
     char path[512];
-    json_t *root = ha_store_path(s, uid, "exit", path, sizeof path, NULL) ? NULL : json_get(path);
-    if (!root)
-        return false;
+    json_t *root = NULL;
+    int rc = ha_store_path(s, uid, "exit", path, sizeof path, e);
+    if (rc == 0)
+        rc = json_get(path, &root, e);
+    if (rc)
+        return rc;
     *ret = (struct ha_exit){(int32_t)integer(root, "code"), json_is_true(json_object_get(root, "oom")),
                             integer(root, "start_wall_ns"), integer(root, "finish_wall_ns")};
     json_decref(root);
-    return true;
-}
-
-/* "projects/P/…" → P; containers without a project share one that no project can be called. */
-static int project_of(const char *container, char *buf, size_t size, struct hp_error *e)
-{
-    if (strncmp(container, "projects/", 9) != 0)
-        return ha_fs_path(buf, size, e, "_");
-    size_t n = strcspn(container + 9, "/");
-    if (n == 0 || container[9] == '.' || n >= size)
-        return hp_fail(e, HP_EINVAL, "container '%s' names no project", container);
-    return ha_fs_path(buf, size, e, "%.*s", (int)n, container + 9);
-}
-
-int ha_volume_check(const char *name, struct hp_error *e)
-{
-    size_t n = strlen(name);
-    if (n < 1 || n > 63 || name[0] == '-' || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != n)
-        return hp_fail(e, HP_EINVAL, "volume '%.64s' must be 1 to 63 of a-z, 0-9 and '-'", name);
     return 0;
 }
 
-/* Opens STATE/volumes/PROJECT, made when missing. */
-static int open_project(const struct ha_store *s, const char *container, char *project, size_t size, bool make,
-                        struct hp_error *e)
-{
-    char path[512];
-    int rc = project_of(container, project, size, e);
-    if (rc == 0)
-        rc = ha_fs_path(path, sizeof path, e, "%s/volumes", s->state_dir);
-    if (rc)
-        return rc;
-    HA_CLOSE int top = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (top < 0)
-        return hp_fail_errno(e, HP_EIO, errno, "open %s", path);
-    if (make && mkdirat(top, project, 0711) != 0 && errno != EEXIST)
-        return hp_fail_errno(e, HP_EIO, errno, "make volumes of project %s", project);
-    int fd = ha_fs_open_beneath(top, project, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    return fd >= 0 ? fd
-                   : hp_fail_errno(e, fd == -ENOENT ? HP_ENOTFOUND : HP_EIO, -fd, "volumes of project %s", project);
-}
-
-int ha_volume_ensure(const struct ha_store *s, const char *container, const char *name, uint32_t uid, uint32_t gid,
-                     char *buf, size_t size, struct hp_error *e)
-{
-    char project[80];
-    int rc = ha_volume_check(name, e);
-    if (rc)
-        return rc;
-    HA_CLOSE int dir = open_project(s, container, project, sizeof project, true, e);
-    if (dir < 0)
-        return dir;
-    bool made = mkdirat(dir, name, 0755) == 0;
-    if (!made && errno != EEXIST)
-        return hp_fail_errno(e, HP_EIO, errno, "make volume %s", name);
-    HA_CLOSE int fd = ha_fs_open_beneath(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    if (fd < 0)
-        return hp_fail_errno(e, HP_EIO, -fd, "open volume %s", name);
-    if (made && fchown(fd, uid, gid) != 0)
-        return hp_fail_errno(e, HP_EIO, errno, "give volume %s to user %u", name, uid);
-    return ha_fs_path(buf, size, e, "%s/volumes/%s/%s", s->state_dir, project, name);
-}
-
-int ha_volume_remove(const struct ha_store *s, const char *container, const char *name, struct hp_error *e)
-{
-    char project[80], path[512];
-    int rc = ha_volume_check(name, e);
-    if (rc == 0)
-        rc = project_of(container, project, sizeof project, e);
-    if (rc == 0)
-        rc = ha_fs_path(path, sizeof path, e, "%s/volumes/%s/%s", s->state_dir, project, name);
-    if (rc == 0)
-        rc = ha_fs_remove(path, e);
-    if (rc == 0) {
-        *strrchr(path, '/') = '\0';
-        (void)rmdir(path);
-    }
-    return rc;
-}
-
-static void each(const char *dir, void (*fn)(void *user, const char *uid), void *user)
+static int each(const char *dir, void (*fn)(void *user, const char *uid), void *user)
 {
     DIR *d = opendir(dir);
     struct dirent *item;
-    while (d && (item = readdir(d)))
+    if (!d)
+        return errno == ENOENT ? 0 : HP_EIO;
+    while ((errno = 0, item = readdir(d)))
         if (ha_uid_valid(item->d_name))
             fn(user, item->d_name);
-    if (d)
-        closedir(d);
+    int rc = errno ? HP_EIO : 0;
+    closedir(d);
+    return rc;
 }
 
-void ha_store_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user)
+int ha_store_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/containers", s->state_dir);
-    each(path, fn, user);
+    return each(path, fn, user);
 }
 
-void ha_run_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user)
+int ha_run_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/c", s->run_dir);
-    each(path, fn, user);
+    return each(path, fn, user);
 }

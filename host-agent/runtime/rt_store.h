@@ -14,12 +14,17 @@
 #include "base/error.h"
 #include "core/runtime.h"
 #include "rt_image.h"
+#include "rt_proc.h"
+#include "shell/storage_class.h"
+#include "wire/storage.h"
 
 #define HA_UID_MAX 63
 
 struct ha_store {
     char state_dir[256], run_dir[256];
     char boot_id[40];
+    struct ha_storage_class classes[HP_STORAGE_CLASSES_MAX]; /* directories for volumes, beside state_dir/volumes */
+    size_t class_count;
 };
 
 struct ha_meta {
@@ -33,7 +38,7 @@ struct ha_meta {
     bool bridge;     /* else loopback only */
     size_t volume_count;
     struct {
-        char name[64];
+        char name[64], class[64]; /* "": of none */
         bool keep;
     } volumes[16];
 };
@@ -43,6 +48,7 @@ struct ha_run {
     int64_t pid, ticks; /* 0: none in this boot */
     int64_t conmon_pid, conmon_ticks;
     int64_t start_wall_ns;
+    struct ha_program runtime; /* what it ran while it waited for its start */
 };
 
 /* How a process ended. */
@@ -65,28 +71,20 @@ int ha_run_path(const struct ha_store *s, const char *uid, const char *file, cha
 
 /* `durable`: on disk when it returns. */
 int ha_meta_write(const struct ha_store *s, const struct ha_meta *m, bool durable, struct hp_error *e) HP_MUST_CHECK;
-/* HP_ENOTFOUND: nothing is recorded of this uid. */
+/* HP_ENOTFOUND: nothing is recorded of this uid. Any other failure of this function and its kin: it cannot be told, so nothing must be done that rests on it. */
 int ha_meta_read(const struct ha_store *s, const char *uid, struct ha_meta *ret, struct hp_error *e) HP_MUST_CHECK;
 
 int ha_run_write(const struct ha_store *s, const char *uid, const struct ha_run *r, struct hp_error *e) HP_MUST_CHECK;
 /* Zeros when there is none of this boot. */
-void ha_run_read(const struct ha_store *s, const char *uid, struct ha_run *ret);
+int ha_run_read(const struct ha_store *s, const char *uid, struct ha_run *ret, struct hp_error *e) HP_MUST_CHECK;
 
 int ha_exit_write(const struct ha_store *s, const char *uid, const struct ha_exit *x, struct hp_error *e) HP_MUST_CHECK;
-/* False when it never ended. */
-bool ha_exit_read(const struct ha_store *s, const char *uid, struct ha_exit *ret);
-
-/* HP_EINVAL when it cannot be a volume's name. */
-int ha_volume_check(const char *name, struct hp_error *e) HP_MUST_CHECK;
-/* Makes, finds and removes volumes: STATE/volumes/PROJECT/NAME, opened beneath and without links. `owner` is given a new one. */
-int ha_volume_ensure(const struct ha_store *s, const char *container, const char *name, uint32_t uid, uint32_t gid,
-                     char *buf, size_t size, struct hp_error *e) HP_MUST_CHECK;
-int ha_volume_remove(const struct ha_store *s, const char *container, const char *name,
-                     struct hp_error *e) HP_MUST_CHECK;
+/* HP_ENOTFOUND: it was never started. */
+int ha_exit_read(const struct ha_store *s, const char *uid, struct ha_exit *ret, struct hp_error *e) HP_MUST_CHECK;
 
 /* Calls fn for each uid that has a directory in the state directory (complete or not). */
-void ha_store_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user);
+int ha_store_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user) HP_MUST_CHECK;
 /* The same for the run directory. */
-void ha_run_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user);
+int ha_run_each(const struct ha_store *s, void (*fn)(void *user, const char *uid), void *user) HP_MUST_CHECK;
 
 #endif

@@ -59,7 +59,7 @@ static bool find_user(int rootfs_fd, const char *name, struct ha_user *user, cha
 {
     HA_FREE char *text = accounts(rootfs_fd, "etc/passwd");
     char *p = text, *f[8];
-    uint32_t wanted, uid, gid;
+    uint32_t wanted = 0, uid, gid;
     bool numeric = number(name, &wanted);
     while (next_line(&p, f)) {
         if (!number(f[2], &uid) || !number(f[3], &gid))

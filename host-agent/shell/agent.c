@@ -239,13 +239,30 @@ static void on_down(void *user, const char *reason)
         a->o.on_link(a->o.user, false);
 }
 
+void ha_agent_set_overload(struct ha_agent *a, const char *const texts[HP_RESOURCE_COUNT])
+{
+    struct ha_event ev = {.kind = HA_EV_OVERLOAD};
+    memcpy(ev.overload, texts, sizeof ev.overload);
+    step(a, &ev);
+}
+
+void ha_agent_set_room(struct ha_agent *a, const char *no_room)
+{
+    struct ha_event ev = {.kind = HA_EV_ROOM, .no_room = no_room};
+    step(a, &ev);
+}
+
 static void on_message(void *user, const Harpoon__Internal__V1__RouterMessage *m)
 {
+    struct ha_agent *a = user;
     struct ha_event ev = {0};
     switch (m->body_case) {
     case HARPOON__INTERNAL__V1__ROUTER_MESSAGE__BODY_COMMAND:
+        if (a->o.before_command)
+            a->o.before_command(a->o.user);
         ev.kind = HA_EV_COMMAND;
         ev.command = m->command;
+        ev.no_storage = a->o.storage_lacks ? a->o.storage_lacks(a->o.user, m->command) : NULL;
         break;
     case HARPOON__INTERNAL__V1__ROUTER_MESSAGE__BODY_CONFIRMED:
         ev.kind = HA_EV_CONFIRMED;
@@ -254,11 +271,12 @@ static void on_message(void *user, const Harpoon__Internal__V1__RouterMessage *m
     case HARPOON__INTERNAL__V1__ROUTER_MESSAGE__BODY_INVENTORY_REQUEST:
         ev.kind = HA_EV_INVENTORY_REQUEST;
         ev.inventory_request_id = m->inventory_request->request_id;
+        ev.inventory_specs = m->inventory_request->specs;
         break;
     default:
         return;
     }
-    step(user, &ev);
+    step(a, &ev);
 }
 
 static void on_metrics_due(void *user)

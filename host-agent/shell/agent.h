@@ -32,6 +32,10 @@ struct ha_agent_options {
     /* The agent cannot go on: the journal failed, or memory is out. Stop the process, or this agent; a new start goes on from the journal. */
     void (*on_failed)(void *user, const struct hp_error *e);
     void (*on_link)(void *user, bool up); /* may be NULL */
+    /* Before a command is taken: the time to look whether there is room for it, and to say so with ha_agent_set_room. May be NULL. */
+    void (*before_command)(void *user);
+    /* Why volumes that the command asks for in storage classes cannot be made; NULL: they can. Valid until the next call. May be NULL. */
+    const char *(*storage_lacks)(void *user, const Harpoon__Internal__V1__Command *cmd);
     /* While closing: the runtime shall call back all jobs under way now, or soon, with whatever result. */
     void (*cancel_jobs)(void *user);
     void *user;
@@ -48,6 +52,10 @@ int ha_agent_new(struct ha_env *env, const struct ha_agent_options *o, struct ha
 
 const struct ha_core *ha_agent_core(const struct ha_agent *a);
 bool ha_agent_is_up(const struct ha_agent *a);
+/* Figure and limit of each overloaded resource, by enum hp_resource; NULL: it is not. */
+void ha_agent_set_overload(struct ha_agent *a, const char *const texts[HP_RESOURCE_COUNT]);
+/* `no_room`: why nothing that needs room on the disk may be begun; NULL: it may. */
+void ha_agent_set_room(struct ha_agent *a, const char *no_room);
 /* Dropped when no router is there. */
 void ha_agent_send_metrics(struct ha_agent *a, Harpoon__Internal__V1__AgentMetrics *metrics);
 /* Leaves the router, lets jobs under way end for at most `wait_ms`, then has the others cancelled, frees the agent and calls closed_cb; journal and runtime may be

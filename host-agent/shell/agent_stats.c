@@ -13,6 +13,8 @@
 
 enum {
     ATTACHED,
+    NO_ROOM,
+    OVERLOADED,
     CONTAINERS,
     RUNNING,
     QUARANTINED,
@@ -30,6 +32,9 @@ enum {
 
 static struct hp_metric metrics[COUNT] = {
     [ATTACHED] = GAUGE("attached", "1 while a router serves this host."),
+    [NO_ROOM] = GAUGE("disk_full", "1 while the disk has less room than disk_reserve: new containers are refused."),
+    [OVERLOADED] =
+        GAUGE("overloaded", "Resources (cpu, memory, io, network) for which new work is refused at present."),
     [CONTAINERS] = GAUGE("containers", "Containers in the journal."),
     [RUNNING] = GAUGE("containers_running", "Containers with a process."),
     [QUARANTINED] = GAUGE("containers_quarantined", "Containers that are left alone until they are removed."),
@@ -58,8 +63,10 @@ static void count(int which, uint64_t total)
     before[which] = total;
 }
 
-void ha_stats_set(const struct ha_core_stats *s, bool attached)
+void ha_stats_set(const struct ha_core_stats *s, bool attached, bool no_room, int overloaded)
 {
+    hp_metric_set(&metrics[OVERLOADED], overloaded);
+    hp_metric_set(&metrics[NO_ROOM], no_room);
     hp_metric_set(&metrics[ATTACHED], attached);
     hp_metric_set(&metrics[CONTAINERS], s->containers);
     hp_metric_set(&metrics[RUNNING], s->running);

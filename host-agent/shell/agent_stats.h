@@ -7,6 +7,6 @@
 #include "core/agent_core.h"
 
 void ha_stats_register(void);
-void ha_stats_set(const struct ha_core_stats *s, bool attached);
+void ha_stats_set(const struct ha_core_stats *s, bool attached, bool no_room, int overloaded);
 
 #endif

@@ -8,18 +8,31 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "base/log.h"
+#include "base/map.h"
 #include "io/loop.h"
 #include "io/tls.h"
 #include "shell/agent.h"
 #include "shell/agent_stats.h"
+#include "shell/journal_files.h"
 #include "shell/journal_sqlite.h"
 #include "shell/rt.h"
+#include "wire/agent_limits.h"
+#include "wire/utf8.h"
 
 typedef Harpoon__Internal__V1__AgentHello__LabelsEntry label_pb;
 
-enum { STATS_MS = 5000, IMAGES_MAX = 256, RESERVE_MAX_BYTES = 1 << 30 };
+enum {
+    STATS_MS = 5000,
+    IMAGES_TELL = 3,        /* samples with the images after they have changed: one may be lost on the way */
+    IMAGES_TELL_EVERY = 60, /* and one in so many in any case */
+    JOURNAL_RESERVE_BYTES = 8 << 20,
+    RESERVE_MAX_BYTES = 1 << 30,
+    NETWORK_MODES = 8, /* bits */
+    LOAD_STALE_MS = 15 * 60 * 1000
+};
 
 struct ha_host {
     const struct ha_config *config;
@@ -31,41 +44,98 @@ struct ha_host {
     struct hp_tls_context *tls;
     struct ha_timer stats_timer;
     bool rt_closing, rt_closed;
-    bool sampling; /* a sample is under way */
+    bool sampling;       /* a sample is under way */
+    struct hp_load load; /* of the machine, as the agent judges it */
+    struct hp_load_limits load_limits;
+    bool no_room; /* the disk is as good as full */
+    struct ha_storage_class classes[HP_STORAGE_CLASSES_MAX];
+    size_t class_count;
+    Harpoon__V1__StorageClass storage[HP_STORAGE_CLASSES_MAX], *storage_at[HP_STORAGE_CLASSES_MAX];
+    struct hp_error no_storage; /* what the last command lacks of storage classes */
     /* The hello. */
     Harpoon__Internal__V1__AgentHello self;
     Harpoon__V1__Resources allocatable;
     Harpoon__V1__HostFacts facts;
     label_pb labels[HA_LABELS_MAX], *label_at[HA_LABELS_MAX];
     char *label_text[HA_LABELS_MAX];
-    char images[IMAGES_MAX][72];
-    char *image_at[IMAGES_MAX];
+    Harpoon__V1__Taint taints[HA_TAINTS_MAX], *taint_at[HA_TAINTS_MAX];
+    char *taint_text[HA_TAINTS_MAX];
+    char images[HP_AGENT_IMAGES_MAX][72];
+    char *image_at[HP_AGENT_IMAGES_MAX];
+    Harpoon__V1__NetworkMode network_modes[NETWORK_MODES];
+    uint64_t images_mark;               /* of the set of them */
+    unsigned images_tell, images_quiet; /* samples still to be sent with them; sent without since the last one with */
 };
 
 /* ---- what the host says of itself ---- */
 
 static void fill_images(struct ha_host *h)
 {
-    h->facts.n_images = ha_rt_images(h->rt, h->images, IMAGES_MAX);
+    h->facts.n_images = ha_rt_images(h->rt, h->images, HP_AGENT_IMAGES_MAX);
     for (size_t i = 0; i < h->facts.n_images; i++)
         h->image_at[i] = h->images[i];
     h->facts.images = h->image_at;
+    h->images_mark = 0;
+    for (size_t i = 0; i < h->facts.n_images; i++)
+        h->images_mark ^= hp_hash(1, h->images[i], strlen(h->images[i]));
+}
+
+/* What the router was told with the hello may have changed since. */
+static void tell_images(struct ha_host *h, Harpoon__Internal__V1__AgentMetrics *metrics)
+{
+    uint64_t before = h->images_mark;
+    fill_images(h);
+    if (h->images_mark != before)
+        h->images_tell = IMAGES_TELL;
+    else if (++h->images_quiet >= IMAGES_TELL_EVERY && !h->images_tell)
+        h->images_tell = 1;
+    if (!h->images_tell)
+        return;
+    h->images_tell--;
+    h->images_quiet = 0;
+    metrics->images = h->facts.images;
+    metrics->n_images = h->facts.n_images;
+    metrics->images_told = true;
+}
+
+/* Splits key=value, whose form was checked with the configuration, in a copy; returns the value. NULL: no memory. */
+static char *split_pair(const char *pair, char **ret_copy)
+{
+    *ret_copy = strdup(pair);
+    char *eq = *ret_copy ? strchr(*ret_copy, '=') : NULL;
+    if (!eq)
+        return NULL;
+    *eq = '\0';
+    return eq + 1;
+}
+
+static int fill_taints(struct ha_host *h, struct hp_error *e)
+{
+    size_t n = 0;
+    for (; h->config->taints && h->config->taints[n]; n++) {
+        assert(n < HA_TAINTS_MAX);
+        harpoon__v1__taint__init(&h->taints[n]);
+        h->taints[n].value = split_pair(h->config->taints[n], &h->taint_text[n]);
+        if (!h->taints[n].value)
+            return hp_fail(e, HP_ENOMEM, "taints");
+        h->taints[n].key = h->taint_text[n];
+        h->taint_at[n] = &h->taints[n];
+    }
+    h->self.taints = h->taint_at;
+    h->self.n_taints = n;
+    return 0;
 }
 
 static int fill_labels(struct ha_host *h, struct hp_error *e)
 {
     size_t n = 0;
     for (; h->config->labels && h->config->labels[n]; n++) {
-        assert(n < HA_LABELS_MAX); /* checked with the configuration */
-        char *text = strdup(h->config->labels[n]);
-        if (!text)
-            return hp_fail(e, HP_ENOMEM, "labels");
-        char *eq = strchr(text, '=');
-        *eq = '\0';
-        h->label_text[n] = text;
+        assert(n < HA_LABELS_MAX);
         harpoon__internal__v1__agent_hello__labels_entry__init(&h->labels[n]);
-        h->labels[n].key = text;
-        h->labels[n].value = eq + 1;
+        h->labels[n].value = split_pair(h->config->labels[n], &h->label_text[n]);
+        if (!h->labels[n].value)
+            return hp_fail(e, HP_ENOMEM, "labels");
+        h->labels[n].key = h->label_text[n];
         h->label_at[n] = &h->labels[n];
     }
     h->self.labels = h->label_at;
@@ -78,6 +148,48 @@ static int64_t less_reserve(int64_t bytes, int64_t reserve_max)
 {
     int64_t reserve = bytes / 10 < reserve_max ? bytes / 10 : reserve_max;
     return bytes - reserve;
+}
+
+/* NONE is not told: every host has it. A host that offers nothing else says that, for silence means BRIDGE. */
+static void fill_networks(struct ha_host *h)
+{
+    const struct ha_rt_facts *f = ha_rt_facts(h->rt);
+    for (int mode = 1; mode < NETWORK_MODES; mode++)
+        if (f->network_modes & 1U << mode)
+            h->network_modes[h->facts.n_network_modes++] = (Harpoon__V1__NetworkMode)mode;
+    if (!h->facts.n_network_modes)
+        h->network_modes[h->facts.n_network_modes++] = HARPOON__V1__NETWORK_MODE__NETWORK_MODE_NONE;
+    h->facts.network_modes = h->network_modes;
+    h->facts.network_functions = f->functions;
+    h->allocatable.network_bps = h->config->network_bps ? h->config->network_bps : f->network_bps;
+    size_t wanted = 0;
+    while (h->config->sriov && h->config->sriov[wanted])
+        wanted++;
+    if ((size_t)f->functions < wanted)
+        hp_warn("network functions of the configuration are missing; they count when they are there at a start",
+                HP_I("configured", wanted), HP_I("found", f->functions));
+}
+
+/* The classes whose directories are there: what is not cannot be promised to anybody. */
+static void fill_storage(struct ha_host *h)
+{
+    int64_t bytes[HP_STORAGE_CLASSES_MAX];
+    size_t n = 0;
+    ha_rt_storage(h->rt, bytes);
+    for (size_t i = 0; i < h->class_count; i++) {
+        if (bytes[i] < 0) {
+            hp_warn("storage class is not told: its directory cannot be read; read again at the next start",
+                    HP_S("storage_class", h->classes[i].name), HP_S("directory", h->classes[i].dir));
+            continue;
+        }
+        harpoon__v1__storage_class__init(&h->storage[n]);
+        h->storage[n].name = h->classes[i].name;
+        h->storage[n].size_bytes = bytes[i];
+        h->storage_at[n] = &h->storage[n];
+        n++;
+    }
+    h->facts.storage_classes = h->storage_at;
+    h->facts.n_storage_classes = n;
 }
 
 static int fill_self(struct ha_host *h, struct hp_error *e)
@@ -102,11 +214,55 @@ static int fill_self(struct ha_host *h, struct hp_error *e)
     h->facts.cpu_millis = f->cpu_millis;
     h->facts.memory_bytes = f->memory_bytes;
     h->facts.disk_bytes = f->disk_bytes;
+    fill_networks(h);
+    fill_storage(h);
     fill_images(h);
-    return fill_labels(h, e);
+    int code = fill_labels(h, e);
+    return code ? code : fill_taints(h, e);
 }
 
 /* ---- the agent's wishes ---- */
+
+/* The agent's own breakers, beside the scheduler's: while one is open nothing new that needs the resource is begun, whoever asks. */
+static void judge_load(struct ha_host *h, const Harpoon__V1__HostMetrics *m)
+{
+    struct hp_load_sample s;
+    char texts[HP_RESOURCE_COUNT][128];
+    const char *at[HP_RESOURCE_COUNT] = {0};
+    hp_load_sample(m, &h->facts, &h->allocatable, &s);
+    unsigned turned = hp_load_take(&h->load, &s, &h->load_limits, hp_now_ms()), open = hp_load_open_set(&h->load);
+    if (!turned && !open)
+        return;
+    for (int r = 0; r < HP_RESOURCE_COUNT; r++) {
+        hp_load_text(&h->load, &h->load_limits, r, texts[r], sizeof texts[r]);
+        at[r] = open & 1U << r ? texts[r] : NULL;
+        if (!(turned & 1U << r))
+            continue;
+        if (at[r])
+            hp_warn("overloaded; new containers that need it, and larger sizes, are refused until it passes",
+                    HP_S("load", texts[r]));
+        else
+            hp_info("no longer overloaded", HP_S("load", texts[r]));
+    }
+    ha_agent_set_overload(h->agent, at);
+}
+
+static void send_metrics(struct ha_host *h, Harpoon__Internal__V1__AgentMetrics *metrics)
+{
+    char *overloaded[HP_RESOURCE_COUNT];
+    Harpoon__V1__HostMetrics *m = metrics->host;
+    judge_load(h, m);
+    m->overloaded = overloaded;
+    for (int r = 0; r < HP_RESOURCE_COUNT; r++)
+        if (hp_load_open_set(&h->load) & 1U << r)
+            overloaded[m->n_overloaded++] = (char *)hp_resource_name(r);
+    tell_images(h, metrics);
+    ha_agent_send_metrics(h->agent, metrics);
+    m->overloaded = NULL; /* borrowed */
+    m->n_overloaded = 0;
+    metrics->images = NULL;
+    metrics->n_images = 0;
+}
 
 static void on_sampled(void *user, Harpoon__Internal__V1__AgentMetrics *metrics)
 {
@@ -115,7 +271,7 @@ static void on_sampled(void *user, Harpoon__Internal__V1__AgentMetrics *metrics)
     if (!metrics)
         return;
     if (h->agent)
-        ha_agent_send_metrics(h->agent, metrics);
+        send_metrics(h, metrics);
     harpoon__internal__v1__agent_metrics__free_unpacked(metrics, NULL);
 }
 
@@ -132,12 +288,48 @@ static void set_stats(struct ha_host *h)
 {
     struct ha_core_stats s;
     ha_core_stats(ha_agent_core(h->agent), &s);
-    ha_stats_set(&s, ha_agent_is_up(h->agent));
+    ha_stats_set(&s, ha_agent_is_up(h->agent), h->no_room, __builtin_popcount(hp_load_open_set(&h->load)));
+}
+
+/* Less room on the disk than is kept back: what would need some is refused before it is begun, while there is enough to write that down. */
+static void look_for_room(void *user)
+{
+    struct ha_host *h = user;
+    const struct ha_config *c = h->config;
+    char why[256];
+    struct statvfs fs;
+    if (!h->agent || statvfs(c->state_dir, &fs))
+        return;
+    bool no_room = fs.f_bavail * fs.f_frsize < (uint64_t)c->disk_reserve_bytes;
+    if (no_room == h->no_room)
+        return;
+    h->no_room = no_room;
+    snprintf(why, sizeof why, "the file system of %.150s has less than %lld bytes left (disk_reserve)", c->state_dir,
+             (long long)c->disk_reserve_bytes);
+    if (no_room) {
+        hp_warn("disk full; new containers are refused until there is room, the others run on", HP_S("reason", why));
+    } else {
+        hp_info("there is room on the disk again");
+        ha_sqlite_reserve(h->journal, JOURNAL_RESERVE_BYTES);
+    }
+    ha_agent_set_room(h->agent, no_room ? why : NULL);
+}
+
+/* Room for what the command asks for in storage classes. */
+static const char *look_for_storage(void *user, const Harpoon__Internal__V1__Command *cmd)
+{
+    struct ha_host *h = user;
+    h->no_storage = (struct hp_error){0};
+    if (!cmd->spec || !ha_rt_storage_check(h->rt, cmd->container, cmd->spec, &h->no_storage))
+        return NULL;
+    hp_utf8_mend(h->no_storage.message); /* may be cut within a character */
+    return h->no_storage.message;
 }
 
 static void on_stats_due(struct ha_timer *t)
 {
     struct ha_host *h = (struct ha_host *)((char *)t - offsetof(struct ha_host, stats_timer));
+    look_for_room(h);
     set_stats(h);
     ha_timer_set(h->env.timers, &h->stats_timer, hp_now_ms() + STATS_MS);
 }
@@ -165,6 +357,8 @@ static void host_free(struct ha_host *h)
 {
     for (size_t i = 0; i < HA_LABELS_MAX; i++)
         free(h->label_text[i]);
+    for (size_t i = 0; i < HA_TAINTS_MAX; i++)
+        free(h->taint_text[i]);
     hp_tls_context_unref(h->tls);
     free(h);
 }
@@ -240,7 +434,7 @@ static int open_journal(struct ha_host *h, uv_loop_t *loop, bool quarantine, str
     snprintf(path, sizeof path, "%s/journal.db", h->config->state_dir);
     int rc = make_dir(h->config->state_dir, e);
     if (!rc && quarantine) {
-        rc = ha_sqlite_quarantine(path, aside, e);
+        rc = ha_journal_quarantine(path, aside, e);
         if (rc == 0)
             hp_warn("journal moved aside; what runs is quarantined until the scheduler adopts or removes it",
                     HP_S("from", path), HP_S("to", aside));
@@ -249,23 +443,32 @@ static int open_journal(struct ha_host *h, uv_loop_t *loop, bool quarantine, str
     }
     if (!rc)
         rc = ha_sqlite_open(loop, path, &h->journal, image, e);
+    if (!rc)
+        ha_sqlite_reserve(h->journal, JOURNAL_RESERVE_BYTES);
     return rc;
 }
 
 static int open_runtime(struct ha_host *h, uv_loop_t *loop, struct hp_error *e)
 {
     const struct ha_config *c = h->config;
-    struct ha_rt_options o = {.state_dir = c->state_dir,
-                              .run_dir = c->run_dir,
-                              .bridge = c->bridge,
-                              .subnet = c->subnet,
-                              .runtime = c->runtime,
-                              .cgroup_parent = c->cgroup_parent,
-                              .insecure_registries = (const char *const *)c->insecure_registries,
-                              .masquerade = c->masquerade,
-                              .log_bytes_max = c->log_bytes_max,
-                              .image_age_s = c->image_age_ms / 1000,
-                              .image_bytes_max = c->image_bytes_max};
+    for (; c->storage_classes && c->storage_classes[h->class_count]; h->class_count++) {
+        int rc = ha_config_class(c->storage_classes[h->class_count], &h->classes[h->class_count], e);
+        if (rc)
+            return rc;
+    }
+    struct ha_rt_options o;
+    ha_config_networks(c, &o);
+    o.state_dir = c->state_dir;
+    o.run_dir = c->run_dir;
+    o.runtime = c->runtime;
+    o.cgroup_parent = c->cgroup_parent;
+    o.insecure_registries = (const char *const *)c->insecure_registries;
+    o.masquerade = c->masquerade;
+    o.log_bytes_max = c->log_bytes_max;
+    o.image_age_s = c->image_age_ms / 1000;
+    o.image_bytes_max = c->image_bytes_max;
+    o.classes = h->classes;
+    o.class_count = h->class_count;
     return ha_rt_new(loop, &o, &h->rt, e);
 }
 
@@ -306,6 +509,9 @@ static int start_agent(struct ha_host *h, struct ha_image *image, struct hp_erro
         .core = {.region = h->config->region,
                  .host = h->config->host,
                  .memory_bytes = h->allocatable.memory_bytes,
+                 .network_modes =
+                     ha_rt_facts(h->rt)->network_modes | 1U << HARPOON__V1__NETWORK_MODE__NETWORK_MODE_NONE,
+                 .network_functions = ha_rt_facts(h->rt)->functions,
                  .seed = seed},
         .link = {.routers = (const char *const *)h->config->routers, .router_count = routers, .tls = h->tls},
         .self = &h->self,
@@ -314,6 +520,8 @@ static int start_agent(struct ha_host *h, struct ha_image *image, struct hp_erro
         .on_metrics_due = on_metrics_due,
         .on_failed = on_failed,
         .on_link = on_link,
+        .before_command = look_for_room,
+        .storage_lacks = look_for_storage,
         .cancel_jobs = cancel_jobs,
         .user = h};
     int rc = find(h, &found, &items, &count, e);
@@ -348,6 +556,20 @@ static void undo(struct ha_host *h)
         host_free(h);
 }
 
+static void fill_limits(struct ha_host *h)
+{
+    const struct ha_config *c = h->config;
+    for (int r = 0; r < HP_RESOURCE_COUNT; r++) {
+        h->load_limits.use[r] = (int)c->breaker_use[r];
+        h->load_limits.pressure[r] = (int)c->breaker_pressure[r];
+    }
+    h->load_limits.close_percent = (int)c->breaker_close;
+    h->load_limits.after_ms = (uint64_t)c->breaker_after_ms;
+    h->load_limits.close_after_ms = (uint64_t)c->breaker_close_after_ms;
+    h->load_limits.average_ms = (uint64_t)c->load_average_ms;
+    h->load_limits.stale_ms = LOAD_STALE_MS;
+}
+
 int ha_host_new(uv_loop_t *loop, const struct ha_config *config, bool quarantine_journal,
                 const struct ha_host_events *events, struct ha_host **ret, struct hp_error *e)
 {
@@ -358,6 +580,7 @@ int ha_host_new(uv_loop_t *loop, const struct ha_config *config, bool quarantine
     h->config = config;
     h->events = *events;
     h->stats_timer.fire_cb = on_stats_due;
+    fill_limits(h);
     int rc = open_tls(h, e);
     if (!rc)
         rc = ha_env_init(&h->env, loop, hp_now_ns(), e);

@@ -14,10 +14,10 @@ int ha_sqlite_open(uv_loop_t *loop, const char *path, struct ha_sqlite **ret, st
                    struct hp_error *e) HP_MUST_CHECK;
 /* The functions for the core. */
 struct ha_journal *ha_sqlite_journal(struct ha_sqlite *j);
+/* Keeps `bytes` of disk for the journal in a file beside it. They are given up when the disk is full, and taken back with the next call. Loop thread; the journal's
+ * thread does it. A disk without room even then holds the journal up: nothing is told durable until there is some, and nothing is lost. */
+void ha_sqlite_reserve(struct ha_sqlite *j, int64_t bytes);
 /* Writes what is queued, ends the thread, frees. Blocks for an fsync. No callback comes after it. */
 void ha_sqlite_close(struct ha_sqlite *j);
-
-/* Moves the journal and what belongs to it aside, to PATH.damaged-N; ret_path: at least 4096 bytes. No journal: HP_ENOTFOUND. */
-int ha_sqlite_quarantine(const char *path, char *ret_path, struct hp_error *e) HP_MUST_CHECK;
 
 #endif

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/map.h"
+
 #define COL(type, name, kind, field)                                                                                   \
     {                                                                                                                  \
         (name), HA_COLUMN_##kind, offsetof(struct type, field), sizeof(((struct type *)0)->field)                      \
@@ -105,7 +107,7 @@ void ha_table_create_sql(const struct ha_table *t, char out[HA_SQL_MAX])
         if (i == 0)
             at = add(out, at, numbered ? " PRIMARY KEY" : " NOT NULL UNIQUE");
     }
-    add(out, at, ") STRICT");
+    add(out, at, ", sum INTEGER) STRICT");
 }
 
 static size_t add_columns(const struct ha_table *t, char *out, size_t at)
@@ -123,19 +125,43 @@ void ha_table_replace_sql(const struct ha_table *t, char out[HA_SQL_MAX])
     at = add(out, at, t->name);
     at = add(out, at, " (");
     at = add_columns(t, out, at);
-    at = add(out, at, ") VALUES (");
+    at = add(out, at, ", sum) VALUES (");
     for (size_t i = 0; i < t->column_count; i++)
-        at = add(out, at, i ? ", ?" : "?");
-    add(out, at, ")");
+        at = add(out, at, "?, ");
+    add(out, at, "?)");
 }
 
 void ha_table_select_sql(const struct ha_table *t, char out[HA_SQL_MAX])
 {
     size_t at = add(out, 0, "SELECT ");
     at = add_columns(t, out, at);
-    at = add(out, at, " FROM ");
+    at = add(out, at, ", sum FROM ");
     at = add(out, at, t->name);
     add(out, at, " ORDER BY rowid");
+}
+
+static uint64_t sum_column(const struct ha_column *c, const void *row, uint64_t h)
+{
+    const char *p = (const char *)row + c->offset;
+    const struct ha_bytes *b = (const void *)p;
+    const char *text = c->kind == HA_COLUMN_TEXT ? *(char *const *)(const void *)p : p;
+    switch (c->kind) {
+    case HA_COLUMN_TEXT:
+    case HA_COLUMN_NAME:
+        return text ? hp_hash(h, text, strlen(text)) : h + 1;
+    case HA_COLUMN_BYTES:
+        return hp_hash(h, b->data, b->len);
+    default:
+        return hp_hash(h, p, c->size);
+    }
+}
+
+uint64_t ha_table_sum(const struct ha_table *t, const void *row)
+{
+    uint64_t h = 1;
+    for (size_t i = 0; i < t->column_count; i++)
+        h = sum_column(&t->columns[i], row, h);
+    return h;
 }
 
 int ha_table_bind(const struct ha_table *t, sqlite3_stmt *s, const void *row)
@@ -166,14 +192,27 @@ int ha_table_bind(const struct ha_table *t, sqlite3_stmt *s, const void *row)
             break;
         }
     }
-    return rc;
+    return rc == SQLITE_OK ? sqlite3_bind_int64(s, (int)t->column_count + 1, (int64_t)ha_table_sum(t, row)) : rc;
+}
+
+/* NULL: the column is NULL, or (*ret_rc is HP_ENOMEM) SQLite had no memory for it. */
+static const char *column_text(sqlite3_stmt *s, int i, int *ret_rc)
+{
+    bool null = sqlite3_column_type(s, i) == SQLITE_NULL;
+    const char *text = (const char *)sqlite3_column_text(s, i);
+    *ret_rc = text || null ? 0 : HP_ENOMEM;
+    return text;
 }
 
 static int read_column(const struct ha_column *c, sqlite3_stmt *s, int i, void *p)
 {
     const char *text;
+    const void *bytes;
+    int rc;
     switch (c->kind) {
     case HA_COLUMN_INT32:
+        if (sqlite3_column_int64(s, i) < INT32_MIN || sqlite3_column_int64(s, i) > INT32_MAX)
+            return HP_ECORRUPT;
         *(int32_t *)p = sqlite3_column_int(s, i);
         return 0;
     case HA_COLUMN_INT64:
@@ -183,20 +222,23 @@ static int read_column(const struct ha_column *c, sqlite3_stmt *s, int i, void *
         *(bool *)p = sqlite3_column_int(s, i) != 0;
         return 0;
     case HA_COLUMN_TEXT:
-        text = (const char *)sqlite3_column_text(s, i);
+        text = column_text(s, i, &rc);
         if (text && !(*(char **)p = strdup(text)))
             return HP_ENOMEM;
-        return 0;
+        return rc;
     case HA_COLUMN_NAME:
-        text = (const char *)sqlite3_column_text(s, i);
+        text = column_text(s, i, &rc);
         if (!text || strlen(text) >= c->size)
-            return HP_ECORRUPT;
+            return rc ? rc : HP_ECORRUPT;
         memcpy(p, text, strlen(text) + 1);
         return 0;
     case HA_COLUMN_BYTES:
         if (sqlite3_column_bytes(s, i) > HA_BLOB_MAX)
             return HP_ECORRUPT;
-        return ha_bytes_copy(p, sqlite3_column_blob(s, i), (size_t)sqlite3_column_bytes(s, i));
+        bytes = sqlite3_column_blob(s, i);
+        if (!bytes && sqlite3_column_bytes(s, i))
+            return HP_ENOMEM;
+        return ha_bytes_copy(p, bytes, (size_t)sqlite3_column_bytes(s, i));
     }
     return HP_EINTERNAL;
 }
@@ -208,5 +250,8 @@ int ha_table_read(const struct ha_table *t, sqlite3_stmt *s, void *row, struct h
         if (rc)
             return hp_fail(e, rc, "table %s, column %s: %s", t->name, t->columns[i].name, hp_strerror(rc));
     }
+    int last = (int)t->column_count;
+    if (sqlite3_column_type(s, last) != SQLITE_NULL && (uint64_t)sqlite3_column_int64(s, last) != ha_table_sum(t, row))
+        return hp_fail(e, HP_ECORRUPT, "table %s: a row is not what was written", t->name);
     return 0;
 }

@@ -38,7 +38,10 @@ void ha_table_create_sql(const struct ha_table *t, char out[HA_SQL_MAX]);
 void ha_table_replace_sql(const struct ha_table *t, char out[HA_SQL_MAX]);
 void ha_table_select_sql(const struct ha_table *t, char out[HA_SQL_MAX]);
 
-/* Binds a row's fields; borrowed until the statement is reset. Returns SQLite's code. */
+/* SipHash of all fields. It is kept in a last column, `sum`, so that a row that changed by itself is noticed; NULL in rows of agents that did not know it. */
+uint64_t ha_table_sum(const struct ha_table *t, const void *row);
+
+/* Binds a row's fields and their sum; borrowed until the statement is reset. Returns SQLite's code. */
 int ha_table_bind(const struct ha_table *t, sqlite3_stmt *s, const void *row);
 /* Reads the row that the statement is at into zeroed memory. HP_ENOMEM, HP_ECORRUPT (names table and column); what was read stays in *row. */
 int ha_table_read(const struct ha_table *t, sqlite3_stmt *s, void *row, struct hp_error *e) HP_MUST_CHECK;

@@ -33,6 +33,7 @@ struct conn {
     uint32_t heartbeat_ms, metrics_ms;
     uint64_t deadline_ms; /* of the welcome */
     uint64_t heard_ms, sent_ms, probed_ms, metrics_due_ms;
+    uint64_t asked_ms; /* when metrics were last asked for; they may come later, or not at all */
 };
 
 struct ha_link {
@@ -166,6 +167,7 @@ static void welcome(struct conn *c, const Harpoon__Internal__V1__Welcome *w)
     /* Agents that attach together do not send their metrics together for ever. */
     c->metrics_due_ms = c->metrics_ms ? now + hp_rng_below(l->o.rng, c->metrics_ms) : UINT64_MAX;
     c->heard_ms = c->probed_ms = now;
+    c->asked_ms = 0;
     move(c, UP);
     l->up = c;
     l->router = c->router;
@@ -330,6 +332,23 @@ static void dial(struct ha_link *l)
     move(c, DIALLING);
 }
 
+uint64_t ha_link_heartbeat_due(uint64_t sent_ms, uint32_t heartbeat_ms, uint64_t metrics_due_ms, uint64_t asked_ms)
+{
+    uint64_t full = sent_ms + heartbeat_ms, grace = heartbeat_ms / 8;
+    assert(heartbeat_ms > 0);
+    if (metrics_due_ms <= full)
+        return metrics_due_ms + grace;
+    uint64_t due = asked_ms + grace < full + grace ? asked_ms + grace : full + grace;
+    return due > full - grace ? due : full - grace;
+}
+
+static uint64_t heartbeat_due(const struct conn *c)
+{
+    /* Only the connection that is used carries metrics. */
+    uint64_t metrics_due_ms = c == c->link->up ? c->metrics_due_ms : UINT64_MAX;
+    return ha_link_heartbeat_due(c->sent_ms, c->heartbeat_ms, metrics_due_ms, c->asked_ms);
+}
+
 /* When the connection needs attention next. */
 static uint64_t conn_deadline(const struct conn *c)
 {
@@ -337,7 +356,7 @@ static uint64_t conn_deadline(const struct conn *c)
         return c->deadline_ms;
     if (c->state != UP)
         return UINT64_MAX;
-    uint64_t due = c->sent_ms + c->heartbeat_ms - c->heartbeat_ms / 8;
+    uint64_t due = heartbeat_due(c);
     if (c->probed_ms + c->heartbeat_ms < due)
         due = c->probed_ms + c->heartbeat_ms;
     return c->metrics_due_ms < due ? c->metrics_due_ms : due;
@@ -360,11 +379,13 @@ static void attend(struct conn *c, uint64_t now)
     }
     if (now >= c->metrics_due_ms) {
         c->metrics_due_ms = now + c->metrics_ms;
-        if (c == l->up)
+        if (c == l->up) {
+            c->asked_ms = now;
             l->ev->on_metrics_due(l->user);
+        }
     }
     bool quiet = now - c->heard_ms > 2 * (uint64_t)c->heartbeat_ms; /* ask for a sign of life */
-    if (c->state == UP && (quiet || now - c->sent_ms >= c->heartbeat_ms - c->heartbeat_ms / 8))
+    if (c->state == UP && (quiet || now >= heartbeat_due(c)))
         send_heartbeat(c);
     c->probed_ms = now;
 }

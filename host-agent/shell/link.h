@@ -52,6 +52,9 @@ void ha_link_session(struct ha_link *l, int64_t session);
 /* A packed AgentMessage. Dropped when the link is not up; a router that does not take it is left. */
 void ha_link_send(struct ha_link *l, const void *body, size_t len);
 bool ha_link_is_up(const struct ha_link *l);
+/* When a heartbeat is due on a connection that was last sent something at sent_ms. Metrics are a sign of life, too: when they are due within the heartbeat's time, or were asked for
+ * a moment ago, the heartbeat gives them an eighth of that time to go out in its place. So it is never later than nine eighths after the last frame. */
+uint64_t ha_link_heartbeat_due(uint64_t sent_ms, uint32_t heartbeat_ms, uint64_t metrics_due_ms, uint64_t asked_ms);
 /* Says goodbye, closes, frees the link and calls closed_cb (may be NULL), perhaps before it returns. No event comes after this call. */
 void ha_link_close(struct ha_link *l, const char *reason, void (*closed_cb)(void *user));
 

@@ -11,8 +11,27 @@
 #include "base/error.h"
 #include "core/runtime.h"
 #include "harpoon/internal/v1/agent.pb-c.h"
+#include "shell/storage_class.h"
+#include "wire/storage.h"
 
-/* Copied by ha_rt_new, but for the strings of insecure_registries, which stay the caller's. Two agents on one machine need different directories, bridges, subnets and cgroup parents. */
+/* Addresses that containers get on a network that is not this host's alone. NULL or "" for none. */
+struct ha_rt_range {
+    const char *subnet;    /* IPv4 CIDR */
+    const char *addresses; /* "FIRST-LAST": those that are this host's to give; none: all of the subnet */
+    const char *gateway;   /* of the default route */
+};
+
+/* What containers can be attached to, beside NONE. */
+struct ha_rt_network {
+    bool no_bridge;
+    const char *macvlan; /* parent interface; NULL or "": not offered */
+    struct ha_rt_range macvlan_range;
+    const char *const *sriov;       /* interfaces that are handed out whole, NULL-terminated; may be NULL */
+    struct ha_rt_range sriov_range; /* without a subnet: containers bring their own */
+    const char *overlay;            /* path of a CNI network configuration list; NULL or "": not offered */
+};
+
+/* Copied by ha_rt_new, but for the strings of insecure_registries and of network.sriov, which stay the caller's. Two agents on one machine need different directories, bridges, subnets and cgroup parents. */
 struct ha_rt_options {
     const char *state_dir;     /* absolute; kept across reboots; on a file system that overlayfs takes as upper layer */
     const char *run_dir;       /* absolute; best on a tmpfs */
@@ -23,11 +42,17 @@ struct ha_rt_options {
     const char *const *insecure_registries; /* host:port, NULL-terminated; may be NULL */
     const char *cni_dir;                    /* NULL: /usr/lib/cni */
     const char *image_policy; /* policy file of skopeo; NULL: the system's, and any image when it has none */
-    bool masquerade;          /* containers reach other networks under the host's address */
-    int64_t log_bytes_max;    /* of one container; 0: 16 MiB */
-    int64_t image_age_s;      /* unused images are removed when older; 0: a day */
-    int64_t image_bytes_max;  /* ... and, oldest first, when the layers exceed this; 0: no limit */
+    struct ha_rt_network network;
+    bool masquerade;         /* containers reach other networks under the host's address */
+    int64_t log_bytes_max;   /* of one container; 0: 16 MiB */
+    int64_t image_age_s;     /* unused images are removed when older; 0: a day */
+    int64_t image_bytes_max; /* ... and, oldest first, when the layers exceed this; 0: no limit */
+    const struct ha_storage_class *classes;
+    size_t class_count; /* at most HP_STORAGE_CLASSES_MAX */
 };
+
+/* Whether the options' networks make sense; what the host has is not looked at. */
+int ha_rt_check_networks(const struct ha_rt_options *options, struct hp_error *e) HP_MUST_CHECK;
 
 /* What does not change while the agent runs. Strings are owned by the runtime. */
 struct ha_rt_facts {
@@ -36,6 +61,9 @@ struct ha_rt_facts {
     char boot_id[40];
     char kernel[128];
     int64_t cpu_millis, memory_bytes, disk_bytes;
+    int64_t network_bps;    /* of the fastest card; 0: not known */
+    unsigned network_modes; /* offered: bits 1 << NetworkMode */
+    int functions;          /* interfaces for mode SRIOV that are there, or that a container has */
 };
 
 struct ha_rt;
@@ -50,6 +78,12 @@ struct ha_runtime *ha_rt_runtime(struct ha_rt *rt);
 void ha_rt_close(struct ha_rt *rt, void (*closed_cb)(void *user), void *user);
 
 const struct ha_rt_facts *ha_rt_facts(const struct ha_rt *rt);
+
+/* Bytes of each storage class, in the order of the options; -1: its directory cannot be read now. */
+void ha_rt_storage(const struct ha_rt *rt, int64_t ret[HP_STORAGE_CLASSES_MAX]);
+/* Whether the volumes that a new container asks for in storage classes can be made: HP_ENOTFOUND, HP_ELIMIT, or HP_EINVAL, with the reason. */
+int ha_rt_storage_check(const struct ha_rt *rt, const char *container, const Harpoon__V1__ContainerSpec *spec,
+                        struct hp_error *e) HP_MUST_CHECK;
 
 /* One container found on this host, complete or not. */
 struct ha_rt_item {

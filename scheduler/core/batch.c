@@ -2,6 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/operations.h"
 #include "core/state.h"
 
 enum { DELETE_EVENTS_MIN = 256, DELETE_EVENTS_MAX = 5000, DELETE_OPERATIONS_MIN = 200 };
@@ -67,16 +70,16 @@ static void take_containers(struct sc_region *r, struct sc_batch *b)
     size_t n = list_count(&r->dirty_containers);
     b->containers = n ? sc_alloc(r, n * sizeof *b->containers) : NULL;
     while (b->containers && !sc_list_empty(&r->dirty_containers) && !r->failed) {
-        struct sc_container *c = SC_OWNER(r->dirty_containers.next, struct sc_container, dirty_link);
+        struct sc_container *c = SC_OWNER(r->dirty_containers.next, struct sc_open, dirty_link)->container;
         struct sc_container_row *row = &b->containers[b->container_count++];
-        row->name = sc_strdup(r, c->pb->name);
-        snprintf(row->uid, sizeof row->uid, "%s", c->pb->uid);
-        snprintf(row->project, sizeof row->project, "%s", c->project->name);
+        row->name = sc_strdup(r, c->name);
+        snprintf(row->uid, sizeof row->uid, "%s", c->uid);
+        snprintf(row->project, sizeof row->project, "%s", sc_traits(c)->project->name);
         snprintf(row->host, sizeof row->host, "%s", c->host ? c->host->name : "");
-        row->generation = c->pb->generation;
+        row->generation = c->generation;
         row->body = sc_container_pack(r, c);
         c->dirty = false;
-        sc_list_remove(&c->dirty_link);
+        sc_list_remove(&c->open->dirty_link);
     }
 }
 
@@ -104,7 +107,7 @@ static void take_hosts(struct sc_region *r, struct sc_batch *b)
         if (!host_due(r, h))
             continue;
         struct sc_host_row *row = &b->hosts[b->host_count++];
-        memcpy(row->name, h->name, sizeof row->name);
+        snprintf(row->name, sizeof row->name, "%s", h->name);
         row->body = sc_host_pack(r, h);
         h->dirty = h->urgent = false;
         h->written_ms = r->time.now_ms;
@@ -125,16 +128,9 @@ static void take_events(struct sc_region *r, struct sc_batch *b)
 static void take_messages(struct sc_region *r, struct sc_batch *b)
 {
     b->messages = r->verdicts;
-    for (size_t i = 0; i < b->event_count; i++) {
-        struct sc_message *m = sc_alloc(r, sizeof *m);
-        if (!m)
-            return;
-        m->kind = SC_SEND_EVENT;
-        m->sequence = b->events[i].sequence;
-        m->body = sc_blob_ref(b->events[i].body);
-        sc_messages_append(&b->messages, m);
-        sc_backlog_add(r, m->sequence, m->body);
-    }
+    r->verdicts = (struct sc_messages){0};
+    for (size_t i = 0; i < b->event_count && !r->failed; i++)
+        sc_backlog_add(r, b->events[i].sequence, b->events[i].body, &b->messages);
     if (r->commands.first) {
         if (b->messages.last)
             b->messages.last->next = r->commands.first;
@@ -142,7 +138,7 @@ static void take_messages(struct sc_region *r, struct sc_batch *b)
             b->messages.first = r->commands.first;
         b->messages.last = r->commands.last;
     }
-    r->verdicts = r->commands = (struct sc_messages){0};
+    r->commands = (struct sc_messages){0};
     memcpy(b->acks, r->acks, sizeof b->acks);
     memset(r->acks, 0, sizeof r->acks);
 }
@@ -189,6 +185,8 @@ static void release(struct sc_region *r, struct sc_effects *out)
 
 static bool must_write(const struct sc_region *r)
 {
+    if (r->restored_changed)
+        return true;
     return r->event_count || r->delete_count || !sc_list_empty(&r->dirty_operations) ||
            !sc_list_empty(&r->dirty_containers) || hosts_due(r) ||
            (r->settle_due && r->watermark > r->watermark_recorded);
@@ -248,6 +246,8 @@ int sc_batch_cut(struct sc_region *r, struct sc_effects *out)
     b->sequence = r->cut_sequence = r->sequence;
     b->watermark = r->watermark_recorded = r->watermark;
     b->oldest = r->oldest;
+    b->restored = r->restored;
+    r->restored_changed = false;
     r->committing = true;
     out->commit = b;
     return 0;
@@ -259,6 +259,9 @@ void sc_batch_committed(struct sc_region *r, struct sc_batch *b)
     r->committing = false;
     if (b->operations_below && b->operations_deleted < b->operations_limit)
         r->operations_floor = b->operations_below;
+    r->committed_sequence = b->sequence;
     hand_over(r, b);
     sc_batch_free(b);
+    if (r->waiting_count && !r->republish.place)
+        sc_backlog_send(r, &r->released);
 }

@@ -1,6 +1,8 @@
 /* cancel.c — giving an operation up while nothing of it has been sent. */
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/operations.h"
 #include "core/state.h"
 
 static Google__Rpc__Status *refuse(const struct sc_operation *cancel, int code, const char *reason, const char *text)
@@ -16,9 +18,11 @@ static Google__Rpc__Status *check(const struct sc_operation *cancel, const struc
         return refuse(cancel, HP_CODE_NOT_FOUND, "OPERATION_NOT_FOUND", "does not exist");
     if (!op || !op->active)
         return refuse(cancel, HP_CODE_FAILED_PRECONDITION, "OPERATION_ENDED", "has ended already");
+    if (op->verb == HARPOON__V1__VERB__VERB_DRAIN || op->verb == HARPOON__V1__VERB__VERB_RESERVE)
+        return NULL;
     if (!op->container)
         return refuse(cancel, HP_CODE_FAILED_PRECONDITION, "OPERATION_DISPATCHED", "cannot be cancelled");
-    if (op->stage >= HARPOON__V1__STAGE__STAGE_DISPATCHED)
+    if (op->verb == HARPOON__V1__VERB__VERB_MOVE ? sc_move_past(op) : op->stage >= HARPOON__V1__STAGE__STAGE_DISPATCHED)
         return refuse(cancel, HP_CODE_FAILED_PRECONDITION, "OPERATION_DISPATCHED",
                       "has been sent to its host and cannot be called back");
     return NULL;

@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/network.h"
+#include "core/operations.h"
 #include "core/state.h"
 
 /* ---- Checks ---- */
@@ -31,25 +35,24 @@ static const char *etag_of(const Harpoon__Internal__V1__Request *q)
 
 static Google__Rpc__Status *precondition(const struct sc_container *c, const char *reason, const char *text)
 {
-    Google__Rpc__Status *s =
-        hp_status_new(HP_CODE_FAILED_PRECONDITION, reason, "container \"%s\" %s", c->pb->name, text);
-    return hp_status_add_precondition(s, reason, c->pb->name, text);
+    Google__Rpc__Status *s = hp_status_new(HP_CODE_FAILED_PRECONDITION, reason, "container \"%s\" %s", c->name, text);
+    return hp_status_add_precondition(s, reason, c->name, text);
 }
 
-static Google__Rpc__Status *check_state(const struct sc_container *c, const char *name, const char *etag)
+Google__Rpc__Status *sc_change_check(const struct sc_container *c, const char *name, const char *etag)
 {
     if (!c)
         return hp_status_add_metadata(
             hp_status_new(HP_CODE_NOT_FOUND, "CONTAINER_NOT_FOUND", "container \"%s\" does not exist", name),
             "container", name);
-    if (*etag && strcmp(etag, c->pb->etag) != 0)
+    if (*etag && strcmp(etag, sc_body(c)->etag) != 0)
         return hp_status_add_metadata(hp_status_new(HP_CODE_ABORTED, "ETAG_MISMATCH",
                                                     "container \"%s\" was changed: its etag is \"%s\", not \"%s\"",
-                                                    name, c->pb->etag, etag),
-                                      "etag", c->pb->etag);
+                                                    name, sc_body(c)->etag, etag),
+                                      "etag", sc_body(c)->etag);
     if (c->deleting)
         return precondition(c, "CONTAINER_DELETING", "is being deleted");
-    if (c->pb->status->state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_LOST)
+    if (sc_body(c)->status->state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_LOST)
         return precondition(c, "CONTAINER_LOST", "was lost with its host: delete it and create it anew");
     if (c->cleanup || (!c->host && sc_list_empty(&c->queue)))
         return precondition(c, "CONTAINER_NOT_MADE", "could not be made: delete it and create it anew");
@@ -68,22 +71,32 @@ static int64_t grown(int64_t wanted, int64_t claimed)
     return wanted > claimed ? wanted - claimed : 0;
 }
 
-/* Growth must fit both the host and the quota. */
-static Google__Rpc__Status *check_growth(const struct sc_container *c, const struct sc_res *need)
+static Google__Rpc__Status *check_host_room(const struct sc_host *h, const struct sc_res *more)
 {
-    struct sc_res more = {grown(need->cpu_millis, c->claim.cpu_millis),
-                          grown(need->memory_bytes, c->claim.memory_bytes),
-                          grown(need->disk_bytes, c->claim.disk_bytes)};
-    Google__Rpc__Status *s = sc_quota_check(c->project, &more, 0);
-    if (s || !c->host)
-        return s;
-    enum sc_filter f = sc_slot_check_room(sc_host_slot(c->host), &more);
+    enum sc_filter f = sc_slot_check_room(sc_host_slot(h), more);
     if (f == SC_FITS)
         return NULL;
     return hp_status_add_metadata(hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "HOST_FULL",
-                                                "host \"%s\" has no room for the new size: %s", c->host->name,
+                                                "host \"%s\" has no room for the new size: %s", h->name,
                                                 sc_filter_name(f)),
                                   "filter", sc_filter_name(f));
+}
+
+/* Growth must fit both the host, the one it is moving to, too, and the quota. */
+static Google__Rpc__Status *check_growth(const struct sc_container *c, const struct sc_res *need)
+{
+    struct sc_res more = {grown(need->cpu_millis, sc_traits(c)->claim.cpu_millis),
+                          grown(need->memory_bytes, sc_traits(c)->claim.memory_bytes),
+                          grown(need->disk_bytes, sc_traits(c)->claim.disk_bytes),
+                          grown(need->network_bps, sc_traits(c)->claim.network_bps),
+                          grown(need->functions, sc_traits(c)->claim.functions)};
+    Google__Rpc__Status *s = sc_quota_check(sc_traits(c)->project, &more, 0);
+    const struct sc_operation *head = sc_container_head(c);
+    if (!s && c->host)
+        s = check_host_room(c->host, &more);
+    if (!s && head && head->hold && !sc_preempt_under_way(head))
+        s = check_host_room(head->hold->host, &more);
+    return s;
 }
 
 static Google__Rpc__Status *check_resize(const struct sc_container *c, const Harpoon__V1__ResizeContainerRequest *q)
@@ -92,18 +105,65 @@ static Google__Rpc__Status *check_resize(const struct sc_container *c, const Har
         return hp_status_add_field(hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD", "resources: is missing"),
                                    "resources", "is missing");
     Google__Rpc__Status *s = sc_resources_check(q->resources, false);
-    struct sc_res need = {q->resources->cpu_millis, q->resources->memory_bytes, q->resources->disk_bytes};
+    struct sc_res need = sc_resources_res(q->resources);
     return s ? s : check_growth(c, &need);
 }
 
+static bool same_expression(const Harpoon__V1__LabelExpression *x, const Harpoon__V1__LabelExpression *y)
+{
+    if (!x || !y)
+        return x == y;
+    if (strcmp(x->key, y->key) != 0 || x->operator_ != y->operator_ || x->n_values != y->n_values)
+        return false;
+    for (size_t k = 0; k < x->n_values; k++)
+        if (strcmp(x->values[k], y->values[k]) != 0)
+            return false;
+    return true;
+}
+
+static bool same_conditions(const Harpoon__V1__PlacementSpec *a, const Harpoon__V1__PlacementSpec *b)
+{
+    if (a->n_label_expressions != b->n_label_expressions || a->n_tolerations != b->n_tolerations)
+        return false;
+    for (size_t i = 0; i < a->n_label_expressions; i++)
+        if (!same_expression(a->label_expressions[i], b->label_expressions[i]))
+            return false;
+    for (size_t i = 0; i < a->n_tolerations; i++)
+        if (strcmp(a->tolerations[i]->key, b->tolerations[i]->key) != 0 ||
+            strcmp(a->tolerations[i]->value, b->tolerations[i]->value) != 0)
+            return false;
+    return true;
+}
+
+static bool same_spread(const Harpoon__V1__PlacementSpec *a, const Harpoon__V1__PlacementSpec *b)
+{
+    if (a->n_spread_constraints != b->n_spread_constraints || a->n_preferences != b->n_preferences ||
+        !a->gang != !b->gang ||
+        (a->gang && (strcmp(a->gang->name, b->gang->name) != 0 || a->gang->size != b->gang->size)))
+        return false;
+    for (size_t i = 0; i < a->n_spread_constraints; i++)
+        if (a->spread_constraints[i]->topology != b->spread_constraints[i]->topology ||
+            a->spread_constraints[i]->max_skew != b->spread_constraints[i]->max_skew)
+            return false;
+    for (size_t i = 0; i < a->n_preferences; i++)
+        if (a->preferences[i]->weight != b->preferences[i]->weight ||
+            !same_expression(a->preferences[i]->expression, b->preferences[i]->expression))
+            return false;
+    return true;
+}
+
+/* But for the role. */
 static bool same_placement(const Harpoon__V1__PlacementSpec *a, const Harpoon__V1__PlacementSpec *b)
 {
     if (!b)
         return true;
     Harpoon__V1__PlacementSpec none = HARPOON__V1__PLACEMENT_SPEC__INIT;
     const Harpoon__V1__PlacementSpec *old = a ? a : &none;
-    if (strcmp(old->host, b->host) || strcmp(old->anti_affinity_group, b->anti_affinity_group) ||
-        old->n_zones != b->n_zones || old->n_host_labels != b->n_host_labels)
+    if (strcmp(old->spread_group, b->spread_group) || strcmp(old->workload_class, b->workload_class) ||
+        old->priority != b->priority || old->may_preempt != b->may_preempt || !same_spread(old, b) ||
+        strcmp(old->host, b->host) || strcmp(old->anti_affinity_group, b->anti_affinity_group) ||
+        strcmp(old->affinity_group, b->affinity_group) || !same_conditions(old, b) || old->n_zones != b->n_zones ||
+        old->n_host_labels != b->n_host_labels)
         return false;
     for (size_t i = 0; i < b->n_zones; i++)
         if (strcmp(old->zones[i], b->zones[i]) != 0)
@@ -126,13 +186,18 @@ static Google__Rpc__Status *check_update(const struct sc_container *c, const Har
             hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD", "container.spec: is missing"), "container.spec",
             "is missing");
     const Harpoon__V1__ContainerSpec *spec = q->container->spec;
-    if (!same_placement(c->pb->spec->placement, spec->placement))
+    if (!same_placement(sc_body(c)->spec->placement, spec->placement))
         return hp_status_add_field(hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD",
-                                                 "container.spec.placement: cannot change after the create"),
-                                   "container.spec.placement", "cannot change after the create");
-    if (!spec->resources)
-        return NULL;
-    Google__Rpc__Status *s = sc_resources_check(spec->resources, false);
+                                                 "container.spec.placement: only its role can change after the create"),
+                                   "container.spec.placement", "only its role can change after the create");
+    Google__Rpc__Status *s = sc_network_check_update(c, spec);
+    if (!s && !sc_storage_same(sc_body(c)->spec, spec))
+        s = hp_status_add_field(
+            hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD",
+                          "container.spec.volumes: those in storage classes cannot change after the create"),
+            "container.spec.volumes", "those in storage classes cannot change after the create");
+    if (!s && spec->resources)
+        s = sc_resources_check(spec->resources, false);
     struct sc_res need = sc_spec_res(spec);
     return s ? s : check_growth(c, &need);
 }
@@ -156,9 +221,10 @@ static void apply_resources(struct sc_region *r, Harpoon__V1__ContainerSpec *spe
     to->io_write_bps = x->io_write_bps ? x->io_write_bps : to->io_write_bps;
     to->io_read_iops = x->io_read_iops ? x->io_read_iops : to->io_read_iops;
     to->io_write_iops = x->io_write_iops ? x->io_write_iops : to->io_write_iops;
+    to->network_bps = x->network_bps ? x->network_bps : to->network_bps;
 }
 
-/* Takes labels and spec from a copy of what was asked for; placement stays, and so do state and size where they are left open. */
+/* Takes labels and spec from a copy of what was asked for; placement stays but for its role, and so do state and size where they are left open. */
 static void apply_update(struct sc_region *r, Harpoon__V1__Container *doc, const Harpoon__V1__Container *asked)
 {
     Harpoon__V1__Container m = HARPOON__V1__CONTAINER__INIT;
@@ -171,8 +237,14 @@ static void apply_update(struct sc_region *r, Harpoon__V1__Container *doc, const
     Harpoon__V1__ContainerSpec *spec = copy->spec, *old = doc->spec;
     if (spec->desired_state == HARPOON__V1__DESIRED_STATE__DESIRED_STATE_UNSPECIFIED)
         spec->desired_state = old->desired_state;
-    if (spec->placement)
-        harpoon__v1__placement_spec__free_unpacked(spec->placement, NULL);
+    Harpoon__V1__PlacementSpec *fresh = spec->placement;
+    if (!old->placement) {
+        old->placement = fresh; /* the same, maybe with a role */
+    } else if (fresh) {
+        if (fresh->role != HARPOON__V1__CONTAINER_ROLE__CONTAINER_ROLE_UNSPECIFIED)
+            old->placement->role = fresh->role;
+        harpoon__v1__placement_spec__free_unpacked(fresh, NULL);
+    }
     spec->placement = old->placement;
     old->placement = NULL;
     if (!spec->resources) {
@@ -225,7 +297,7 @@ static void apply_change(struct sc_region *r, Harpoon__V1__Container *doc, int64
 static void apply_operation(struct sc_region *r, Harpoon__V1__Container *doc, int64_t *restart_serial,
                             const struct sc_operation *op)
 {
-    assert(op->verb != HARPOON__V1__VERB__VERB_CREATE && op->change);
+    assert(!sc_operation_places(op) && op->change);
     Harpoon__Internal__V1__Request *q = harpoon__internal__v1__request__unpack(NULL, op->change_len, op->change);
     if (!q) {
         sc_fail(r, HP_ENOMEM);
@@ -249,22 +321,15 @@ static Harpoon__V1__Container *clone_doc(struct sc_region *r, const Harpoon__V1_
 
 static void keep_confirmed(struct sc_region *r, struct sc_container *c)
 {
-    if (c->confirmed)
+    if (sc_confirmed(c))
         return;
     Harpoon__Internal__V1__ContainerBase *b = sc_alloc(r, sizeof *b);
     if (!b)
         return;
     harpoon__internal__v1__container_base__init(b);
-    b->container = clone_doc(r, c->pb);
+    b->container = clone_doc(r, sc_body(c));
     b->restart_serial = c->restart_serial;
-    c->confirmed = b;
-}
-
-static void drop_confirmed(struct sc_container *c)
-{
-    if (c->confirmed)
-        harpoon__internal__v1__container_base__free_unpacked(c->confirmed, NULL);
-    c->confirmed = NULL;
+    sc_confirmed_set(c, b);
 }
 
 static void swap_doc(Harpoon__V1__Container *a, Harpoon__V1__Container *b)
@@ -289,30 +354,31 @@ void sc_change_confirm(struct sc_region *r, struct sc_container *c, const struct
 {
     assert(sc_container_head(c) == head);
     if (only(c, head))
-        drop_confirmed(c);
-    else if (head->verb != HARPOON__V1__VERB__VERB_CREATE && c->confirmed)
-        apply_operation(r, c->confirmed->container, &c->confirmed->restart_serial, head);
+        sc_confirmed_set(c, NULL);
+    else if (!sc_operation_places(head) && sc_confirmed(c))
+        apply_operation(r, sc_confirmed(c)->container, &sc_confirmed(c)->restart_serial, head);
     sc_container_dirty(r, c);
 }
 
 void sc_change_rebuild(struct sc_region *r, struct sc_container *c)
 {
-    if (!c->confirmed || !c->confirmed->container)
+    if (!sc_confirmed(c) || !sc_confirmed(c)->container)
         return;
     bool last = sc_list_empty(&c->queue);
-    Harpoon__V1__Container *doc = last ? c->confirmed->container : clone_doc(r, c->confirmed->container);
-    int64_t restart_serial = c->confirmed->restart_serial;
+    Harpoon__V1__Container *doc = last ? sc_confirmed(c)->container : clone_doc(r, sc_confirmed(c)->container);
+    int64_t restart_serial = sc_confirmed(c)->restart_serial;
     if (!doc)
         return;
     for (struct sc_list *l = c->queue.next; l != &c->queue && !r->failed; l = l->next) {
         struct sc_operation *other = SC_OWNER(l, struct sc_operation, queue);
-        if (other->verb != HARPOON__V1__VERB__VERB_CREATE)
+        if (!sc_operation_places(other))
             apply_operation(r, doc, &restart_serial, other);
     }
-    swap_doc(c->pb, doc);
+    swap_doc(sc_body(c), doc);
     c->restart_serial = restart_serial;
+    sc_container_role(r, c);
     if (last)
-        drop_confirmed(c);
+        sc_confirmed_set(c, NULL);
     else
         harpoon__v1__container__free_unpacked(doc, NULL);
     sc_container_dirty(r, c);
@@ -320,8 +386,8 @@ void sc_change_rebuild(struct sc_region *r, struct sc_container *c)
 
 void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_operation *op)
 {
-    assert(op->verb != HARPOON__V1__VERB__VERB_CREATE && op->container == c);
-    assert(r->failed || c->confirmed);
+    assert(!sc_operation_places(op) && op->container == c);
+    assert(r->failed || sc_confirmed(c));
     sc_list_remove(&op->queue);
     sc_change_rebuild(r, c);
     sc_container_bump(r, c);
@@ -332,14 +398,14 @@ void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_ope
 bool sc_change_target(struct sc_region *r, struct sc_container *c, struct sc_target *ret)
 {
     struct sc_operation *head = sc_container_head(c);
-    *ret = (struct sc_target){.doc = c->pb, .restart_serial = c->restart_serial};
-    if (!head || !c->confirmed || only(c, head))
+    *ret = (struct sc_target){.doc = sc_body(c), .restart_serial = c->restart_serial};
+    if (!head || !sc_confirmed(c) || only(c, head))
         return true;
-    ret->doc = c->confirmed->container;
-    ret->restart_serial = c->confirmed->restart_serial;
-    if (head->verb == HARPOON__V1__VERB__VERB_CREATE)
+    ret->doc = sc_confirmed(c)->container;
+    ret->restart_serial = sc_confirmed(c)->restart_serial;
+    if (sc_operation_places(head))
         return true;
-    ret->owned = clone_doc(r, c->confirmed->container);
+    ret->owned = clone_doc(r, sc_confirmed(c)->container);
     ret->doc = ret->owned;
     if (!ret->owned)
         return false;
@@ -352,21 +418,27 @@ static void cover(struct sc_res *a, const struct sc_res *b)
     a->cpu_millis = b->cpu_millis > a->cpu_millis ? b->cpu_millis : a->cpu_millis;
     a->memory_bytes = b->memory_bytes > a->memory_bytes ? b->memory_bytes : a->memory_bytes;
     a->disk_bytes = b->disk_bytes > a->disk_bytes ? b->disk_bytes : a->disk_bytes;
+    a->network_bps = b->network_bps > a->network_bps ? b->network_bps : a->network_bps;
+    a->functions = b->functions > a->functions ? b->functions : a->functions;
 }
 
 void sc_change_claim(struct sc_region *r, struct sc_container *c)
 {
-    struct sc_res claim = sc_spec_res(c->pb->spec);
-    if (c->confirmed && c->confirmed->container) {
-        struct sc_res old = sc_spec_res(c->confirmed->container->spec);
+    struct sc_res claim = sc_spec_res(sc_body(c)->spec);
+    if (sc_confirmed(c) && sc_confirmed(c)->container) {
+        struct sc_res old = sc_spec_res(sc_confirmed(c)->container->spec);
         cover(&claim, &old);
     }
     for (struct sc_list *l = c->queue.next; l != &c->queue; l = l->next)
         cover(&claim, &SC_OWNER(l, struct sc_operation, queue)->need);
     /* What was taken back may still be in force until the host has confirmed the present state. */
-    if (c->sync)
-        cover(&claim, &c->claim);
+    if (c->sync && c->host)
+        cover(&claim, &sc_traits(c)->claim);
+    bool other = memcmp(&claim, &sc_traits(c)->claim, sizeof claim) != 0;
     sc_container_claim(r, c, &claim);
+    const struct sc_operation *head = sc_container_head(c);
+    if (other && head && head->pending)
+        sc_pending_changed(r);
 }
 
 static void set_need(struct sc_operation *op, const Harpoon__Internal__V1__Request *q)
@@ -377,12 +449,15 @@ static void set_need(struct sc_operation *op, const Harpoon__Internal__V1__Reque
     else if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE && q->update->container->spec)
         x = q->update->container->spec->resources;
     if (x)
-        op->need = (struct sc_res){x->cpu_millis, x->memory_bytes, x->disk_bytes};
+        op->need = sc_resources_res(x);
+    if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE)
+        op->need.functions = sc_spec_res(q->update->container->spec).functions;
 }
 
-bool sc_change_load(struct sc_operation *op)
+bool sc_change_load(struct sc_region *r, struct sc_operation *op)
 {
-    Harpoon__Internal__V1__Request *q = harpoon__internal__v1__request__unpack(NULL, op->change_len, op->change);
+    Harpoon__Internal__V1__Request *q =
+        sc_pb_unpack(r, &harpoon__internal__v1__request__descriptor, op->change, op->change_len);
     bool good = q != NULL;
     if (q && q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE)
         good = q->update->container && q->update->container->spec;
@@ -401,7 +476,7 @@ bool sc_change_load(struct sc_operation *op)
 
 /* ---- Deciding ---- */
 
-static bool pack_change(struct sc_region *r, struct sc_operation *op, const Harpoon__Internal__V1__Request *q)
+bool sc_change_keep(struct sc_region *r, struct sc_operation *op, const Harpoon__Internal__V1__Request *q)
 {
     Harpoon__Internal__V1__Request m = HARPOON__INTERNAL__V1__REQUEST__INIT;
     m.payload_case = q->payload_case;
@@ -415,10 +490,10 @@ static bool pack_change(struct sc_region *r, struct sc_operation *op, const Harp
 }
 
 /* It shall run, and has ended by itself. The host runs it again when asked for a restart only: no other change runs a finished job twice. */
-static bool has_ended(const struct sc_container *c)
+bool sc_container_has_ended(const struct sc_container *c)
 {
-    Harpoon__V1__ContainerState state = c->pb->status->state;
-    return c->pb->spec->desired_state != HARPOON__V1__DESIRED_STATE__DESIRED_STATE_STOPPED &&
+    Harpoon__V1__ContainerState state = sc_body(c)->status->state;
+    return sc_body(c)->spec->desired_state != HARPOON__V1__DESIRED_STATE__DESIRED_STATE_STOPPED &&
            (state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_STOPPED ||
             state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_FAILED ||
             state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_BACKOFF);
@@ -428,18 +503,19 @@ static void apply(struct sc_region *r, struct sc_container *c, struct sc_operati
                   const Harpoon__Internal__V1__Request *q)
 {
     keep_confirmed(r, c);
-    if (r->failed || !pack_change(r, op, q))
+    if (r->failed || !sc_change_keep(r, op, q))
         return;
     set_need(op, q);
     if (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART ||
-        (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START && has_ended(c)))
-        op->restart_serial = c->pb->generation + 1;
-    apply_change(r, c->pb, &c->restart_serial, q, op->restart_serial);
+        (q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START && sc_container_has_ended(c)))
+        op->restart_serial = c->generation + 1;
+    apply_change(r, sc_body(c), &c->restart_serial, q, op->restart_serial);
+    sc_container_role(r, c);
     sc_container_bump(r, c);
     memcpy(c->operation_id, op->id, sizeof c->operation_id);
     op->container = c;
-    strcpy(op->uid, c->pb->uid);
-    op->generation = c->pb->generation;
+    strcpy(op->uid, c->uid);
+    op->generation = c->generation;
     struct sc_operation *head = sc_container_head(c);
     if (head)
         sc_operation_reason(r, op, "waits for earlier operations on the container");
@@ -454,8 +530,8 @@ static void apply(struct sc_region *r, struct sc_container *c, struct sc_operati
 Google__Rpc__Status *sc_change_decide(struct sc_region *r, struct sc_operation *op,
                                       const Harpoon__Internal__V1__Request *q, bool dry_run)
 {
-    struct sc_container *c = hp_map_get(&r->containers, op->target);
-    Google__Rpc__Status *s = check_state(c, op->target, etag_of(q));
+    struct sc_container *c = sc_container_find(r, op->target);
+    Google__Rpc__Status *s = sc_change_check(c, op->target, etag_of(q));
     if (!s && q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESIZE)
         s = check_resize(c, q->resize);
     if (!s && q->payload_case == HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UPDATE)

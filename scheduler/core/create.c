@@ -2,6 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/network.h"
+#include "core/operations.h"
 #include "core/state.h"
 #include "wire/names.h"
 
@@ -30,6 +34,7 @@ Google__Rpc__Status *sc_resources_check(const Harpoon__V1__Resources *x, bool co
         {"resources.io_write_bps", x->io_write_bps, 0, other_max},
         {"resources.io_read_iops", x->io_read_iops, 0, other_max},
         {"resources.io_write_iops", x->io_write_iops, 0, other_max},
+        {"resources.network_bps", x->network_bps, 0, SC_NETWORK_BPS_MAX},
     };
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
         if (!complete && checks[i].value == 0)
@@ -70,26 +75,43 @@ Google__Rpc__Status *sc_quota_check(const struct sc_project *p, const struct sc_
 static Google__Rpc__Status *check_create(struct sc_region *r, const Harpoon__V1__CreateContainerRequest *q,
                                          const char *name, const char *project)
 {
-    struct sc_container *old = hp_map_get(&r->containers, name);
+    struct sc_container *old = sc_container_find(r, name);
     if (old) {
         Google__Rpc__Status *s =
             hp_status_new(HP_CODE_ALREADY_EXISTS, "CONTAINER_EXISTS", "container \"%s\" exists already%s", name,
                           old->deleting ? " (it is being deleted)" : "");
-        return hp_status_add_metadata(hp_status_add_metadata(s, "container", name), "uid", old->pb->uid);
+        return hp_status_add_metadata(hp_status_add_metadata(s, "container", name), "uid", old->uid);
+    }
+    const struct sc_stray *stray = sc_stray_named(r, name);
+    if (stray) {
+        Google__Rpc__Status *s = hp_status_new(
+            HP_CODE_ALREADY_EXISTS, "CONTAINER_QUARANTINED",
+            "host \"%s\" has a container \"%s\" (uid %s) that the record does not know: adopt it, or use another name",
+            stray->host->name, name, stray->uid);
+        return hp_status_add_metadata(hp_status_add_metadata(s, "host", stray->host->full_name), "uid", stray->uid);
     }
     if (!q->container || !q->container->spec || !q->container->spec->resources)
         return hp_status_add_field(
             hp_status_new(HP_CODE_INVALID_ARGUMENT, "INVALID_FIELD", "container.spec.resources: is missing"),
             "container.spec.resources", "is missing");
     Google__Rpc__Status *s = sc_resources_check(q->container->spec->resources, true);
+    if (!s)
+        s = sc_storage_wrong(q->container->spec);
     if (s)
         return s;
     if (r->containers.count >= r->config.containers_max || r->active_count >= r->config.operations_max)
         return hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "REGION_FULL", "region \"%s\" is full: %zu containers",
                              r->name, r->containers.count);
+    s = sc_gang_check(r, q->container->spec, project);
+    if (s)
+        return s;
     const struct sc_project *p = hp_map_get(&r->projects, project);
+    const struct sc_operation *reserved = sc_reserve_find(r, name); /* counts already */
     struct sc_res need = sc_spec_res(q->container->spec);
-    return p ? sc_quota_check(p, &need, 1) : NULL;
+    need.disk_bytes += sc_storage_total(q->container->spec);
+    if (reserved)
+        sc_res_sub(&need, &reserved->need);
+    return p ? sc_quota_check(p, &need, reserved ? 0 : 1) : NULL;
 }
 
 /* Everything that a new container has, from the request. */
@@ -124,22 +146,12 @@ static void apply_create(struct sc_region *r, struct sc_operation *op, const Har
     char uid[27];
     sc_uid_make(r, uid);
     struct sc_project *p = sc_project_get(r, op->project);
-    Harpoon__V1__Container *body = new_body(r, q->container, op->target, uid);
-    struct sc_container *c = p && body ? sc_container_new(r, op->target, p) : NULL;
-    if (!c) {
-        if (body)
-            harpoon__v1__container__free_unpacked(body, NULL);
+    Harpoon__V1__Container *body = p ? new_body(r, q->container, op->target, uid) : NULL;
+    struct sc_container *c = body ? sc_container_new(r, p, body) : NULL;
+    if (!c)
         return;
-    }
-    c->pb = body;
-    if (hp_map_put(&r->uids, uid, c, NULL))
-        sc_fail(r, HP_ENOMEM);
-    if (body->spec->placement && *body->spec->placement->anti_affinity_group) {
-        c->group = sc_group_get(r, p->name, body->spec->placement->anti_affinity_group);
-        if (c->group)
-            c->group->containers++;
-    }
-    struct sc_res need = sc_spec_res(body->spec);
+    sc_container_join(r, c);
+    struct sc_res need = sc_spec_res(sc_body(c)->spec);
     sc_container_claim(r, c, &need);
     memcpy(c->operation_id, op->id, sizeof c->operation_id);
     strcpy(op->uid, uid);
@@ -147,7 +159,11 @@ static void apply_create(struct sc_region *r, struct sc_operation *op, const Har
     op->container = c;
     sc_list_append(&c->queue, &op->queue);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);
-    sc_place(r, c, op, "created");
+    struct sc_host *kept = sc_gang_of(r, c) ? NULL : sc_reserve_use(r, c, op);
+    if (kept)
+        sc_place_on(r, c, op, kept, "created");
+    else
+        sc_place(r, c, op, "created");
 }
 
 Google__Rpc__Status *sc_create_decide(struct sc_region *r, struct sc_operation *op,
@@ -167,11 +183,11 @@ static Google__Rpc__Status *check_delete(const struct sc_container *c, const cha
         return hp_status_add_metadata(
             hp_status_new(HP_CODE_NOT_FOUND, "CONTAINER_NOT_FOUND", "container \"%s\" does not exist", name),
             "container", name);
-    if (*etag && strcmp(etag, c->pb->etag) != 0)
+    if (*etag && strcmp(etag, sc_body(c)->etag) != 0)
         return hp_status_add_metadata(hp_status_new(HP_CODE_ABORTED, "ETAG_MISMATCH",
                                                     "container \"%s\" was changed: its etag is \"%s\", not \"%s\"",
-                                                    name, c->pb->etag, etag),
-                                      "etag", c->pb->etag);
+                                                    name, sc_body(c)->etag, etag),
+                                      "etag", sc_body(c)->etag);
     if (c->delete_op)
         return hp_status_add_metadata(hp_status_new(HP_CODE_FAILED_PRECONDITION, "CONTAINER_DELETING",
                                                     "container \"%s\" is being deleted by \"%s\"", name,
@@ -186,7 +202,9 @@ static void cancel_waiting(struct sc_region *r, struct sc_container *c, const st
     for (struct sc_list *l = c->queue.prev, *before; l != &c->queue; l = before) {
         before = l->prev;
         struct sc_operation *op = SC_OWNER(l, struct sc_operation, queue);
-        if (c->host && op->stage >= HARPOON__V1__STAGE__STAGE_DISPATCHED)
+        if (op->verb == HARPOON__V1__VERB__VERB_MOVE)
+            sc_move_overtaken(c, op);
+        else if (c->host && op->stage >= HARPOON__V1__STAGE__STAGE_DISPATCHED)
             continue;
         Google__Rpc__Status *s =
             hp_status_new(HP_CODE_CANCELLED, "SUPERSEDED", "the container was deleted by \"%s\"", by->name);
@@ -197,8 +215,8 @@ static void cancel_waiting(struct sc_region *r, struct sc_container *c, const st
 static void apply_delete(struct sc_region *r, struct sc_container *c, struct sc_operation *op)
 {
     sc_container_bump(r, c);
-    strcpy(op->uid, c->pb->uid);
-    op->generation = c->pb->generation;
+    strcpy(op->uid, c->uid);
+    op->generation = c->generation;
     memcpy(c->operation_id, op->id, sizeof c->operation_id);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);
     cancel_waiting(r, c, op);
@@ -221,8 +239,9 @@ static void apply_delete(struct sc_region *r, struct sc_container *c, struct sc_
 Google__Rpc__Status *sc_delete_decide(struct sc_region *r, struct sc_operation *op,
                                       const Harpoon__Internal__V1__Request *q, bool dry_run)
 {
-    struct sc_container *c = hp_map_get(&r->containers, op->target);
+    struct sc_container *c = sc_container_find(r, op->target);
     Google__Rpc__Status *s = check_delete(c, op->target, q->delete_->etag);
+    assert(s || c);
     if (!s && !dry_run)
         apply_delete(r, c, op);
     return s;

@@ -2,6 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/operations.h"
 #include "core/state.h"
 
 static struct sc_message *message_new(struct sc_region *r, enum sc_message_kind kind, const char *key,
@@ -70,15 +73,17 @@ static void send_ensure(struct sc_region *r, struct sc_container *c, const char 
 {
     Harpoon__Internal__V1__Command m = HARPOON__INTERNAL__V1__COMMAND__INIT;
     Harpoon__Internal__V1__Command__LabelsEntry *entries = NULL;
+    const struct sc_operation *head = sc_container_head(c);
     struct sc_target t;
     if (sc_change_target(r, c, &t) && copy_labels(r, &m, t.doc, &entries)) {
         m.operation_id = (char *)operation_id;
-        m.container = c->pb->name;
-        m.uid = c->pb->uid;
+        m.container = c->name;
+        m.uid = c->uid;
         m.generation = generation;
         m.verb = HARPOON__INTERNAL__V1__COMMAND_VERB__COMMAND_VERB_ENSURE;
         m.spec = t.doc->spec;
         m.restart_serial = t.restart_serial;
+        m.start_only = head && head->verb == HARPOON__V1__VERB__VERB_START && head->restart_serial > 0;
         m.deadline_ms = (int64_t)r->config.running_ms;
         send_command(r, c->host, &m);
     }
@@ -91,8 +96,8 @@ static void send_remove(struct sc_region *r, const struct sc_host *h, const stru
 {
     Harpoon__Internal__V1__Command m = HARPOON__INTERNAL__V1__COMMAND__INIT;
     m.operation_id = (char *)c->operation_id;
-    m.container = c->pb->name;
-    m.uid = c->pb->uid;
+    m.container = (char *)c->name;
+    m.uid = (char *)c->uid;
     m.generation = generation;
     m.verb = HARPOON__INTERNAL__V1__COMMAND_VERB__COMMAND_VERB_REMOVE;
     m.deadline_ms = (int64_t)r->config.running_ms;
@@ -102,9 +107,11 @@ static void send_remove(struct sc_region *r, const struct sc_host *h, const stru
 static enum sc_want wanted(const struct sc_container *c, int64_t *ret_generation)
 {
     const struct sc_operation *head = sc_container_head(c);
-    *ret_generation = c->pb->generation;
-    if (c->deleting || c->cleanup)
+    *ret_generation = c->generation;
+    if (sc_container_removing(c)) {
+        *ret_generation = sc_container_removal(c);
         return SC_WANT_REMOVE;
+    }
     if (head)
         *ret_generation = head->generation;
     return head || c->sync ? SC_WANT_ENSURE : SC_WANT_NOTHING;
@@ -122,13 +129,22 @@ void sc_dispatch(struct sc_region *r, struct sc_container *c)
     int64_t generation;
     struct sc_host *h = c->host;
     assert(h);
+    if (sc_move_waits(c) && !sc_restore_holds(r, c) && !sc_move_begin(r, c)) {
+        sc_container_next(r, c);
+        return;
+    }
     enum sc_want want = wanted(c, &generation);
     if (want == SC_WANT_NOTHING) {
         c->flight = SC_WANT_NOTHING;
-        sc_timer_cancel(&r->timers, &c->flight_timer);
+        sc_flight_untimed(r, c);
         return;
     }
     struct sc_operation *op = operation_for(c);
+    if (sc_restore_holds(r, c)) {
+        if (op)
+            sc_operation_reason(r, op, sc_restore_waits());
+        return;
+    }
     if (op && op->stage == HARPOON__V1__STAGE__STAGE_RECORDED) {
         strcpy(op->host, h->name);
         sc_operation_reason(r, op, NULL);
@@ -148,11 +164,11 @@ void sc_dispatch(struct sc_region *r, struct sc_container *c)
             sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_DISPATCHED);
         sc_operation_dirty(r, op);
     }
-    bool again = c->flight == want && c->flight_generation == generation;
+    bool again = c->flight == want && sc_open(c)->flight_generation == generation;
     c->flight_journalled = again && c->flight_journalled;
     c->flight = want;
-    c->flight_generation = generation;
-    c->flight_after = r->inventory_ids;
+    sc_open(c)->flight_generation = generation;
+    sc_open(c)->flight_after = r->inventory_ids;
     if (want == SC_WANT_REMOVE && c->deleting && !c->remove_sent) {
         c->remove_sent = true;
         sc_container_dirty(r, c);
@@ -161,13 +177,15 @@ void sc_dispatch(struct sc_region *r, struct sc_container *c)
         send_remove(r, h, c, generation);
     else
         send_ensure(r, c, op ? op->id : c->operation_id, generation);
-    sc_timer_set(r, &c->flight_timer, c->flight_journalled ? r->config.running_ms : r->config.dispatch_ms);
+    sc_timer_set(r, &sc_open(c)->flight_timer, c->flight_journalled ? r->config.running_ms : r->config.dispatch_ms);
 }
 
 void sc_dispatch_retry(struct sc_region *r, struct sc_container *c)
 {
     /* What failed without an operation needs a new generation: the host answers a known one with the stored result. */
-    if (!operation_for(c))
+    if (c->leaving)
+        sc_container_renumber(r, c);
+    else if (!operation_for(c))
         sc_container_bump(r, c);
     sc_dispatch(r, c);
 }
@@ -178,7 +196,7 @@ void sc_container_next(struct sc_region *r, struct sc_container *c)
     if (!c->host || r->failed)
         return;
     enum sc_want want = wanted(c, &generation);
-    if (want != SC_WANT_NOTHING && c->flight == want && c->flight_generation == generation)
+    if (want != SC_WANT_NOTHING && c->flight == want && sc_open(c)->flight_generation == generation)
         return; /* it is on its way */
     sc_dispatch(r, c);
 }
@@ -211,9 +229,12 @@ void sc_dispatch_inventory(struct sc_region *r, struct sc_host *h)
     Harpoon__Internal__V1__HostInventoryRequest q = HARPOON__INTERNAL__V1__HOST_INVENTORY_REQUEST__INIT;
     Harpoon__Internal__V1__RouterCommand m = HARPOON__INTERNAL__V1__ROUTER_COMMAND__INIT;
     h->inventory_id = ++r->inventory_ids;
-    q.host = h->name;
+    h->inventory_specs = h->specs_wanted || r->restored;
+    h->specs_wanted = false;
+    q.host = (char *)h->name;
     q.session = h->pb->session;
     q.request_id = h->inventory_id;
+    q.specs = h->inventory_specs;
     m.body_case = HARPOON__INTERNAL__V1__ROUTER_COMMAND__BODY_INVENTORY_REQUEST;
     m.inventory_request = &q;
     send_to(r, h, &m);

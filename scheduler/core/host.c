@@ -5,10 +5,14 @@
  *                        ▲                            │ heard                  │ heard or attach        │ attach, and cleaned
  *                        └────────────────────────────┴────────────────────────┴────────────────────────┘
  *
- * A host that detached keeps its state until it has been silent for long enough; it takes no new containers meanwhile. */
+ * While the brake is on (brake.c) SUSPECT hosts stay SUSPECT. A host that detached keeps its state until it has been silent for long enough; it takes no new containers meanwhile. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/network.h"
+#include "core/operations.h"
 #include "core/state.h"
 #include "wire/names.h"
 
@@ -26,6 +30,21 @@ struct sc_slot *sc_host_slot(const struct sc_host *h)
     return &h->region->slots[h->slot];
 }
 
+void sc_host_touch(struct sc_region *r, const struct sc_host *h)
+{
+    sc_places_touch(r, h);
+}
+
+void sc_host_claim(struct sc_region *r, const struct sc_host *h, const struct sc_res *old, const struct sc_res *fresh)
+{
+    if (sc_slot_claim(sc_host_slot(h), old, fresh)) {
+        if (sc_places_facts(r, h))
+            sc_fail(r, HP_ENOMEM);
+        return;
+    }
+    sc_host_touch(r, h);
+}
+
 bool sc_host_attached(const struct sc_host *h)
 {
     return *h->pb->router != '\0';
@@ -38,8 +57,7 @@ bool sc_host_answers(const struct sc_host *h)
 
 void sc_host_free(struct sc_host *h)
 {
-    if (h->pb)
-        harpoon__v1__host__free_unpacked(h->pb, NULL);
+    sc_host_body_done(h);
     free(h);
 }
 
@@ -55,6 +73,10 @@ static struct sc_slot *slot_add(struct sc_region *r)
         r->slots = slots;
         r->slot_room = room;
     }
+    if (sc_places_reserve(r, r->slot_count + 1)) {
+        sc_fail(r, HP_ENOMEM);
+        return NULL;
+    }
     struct sc_slot *s = &r->slots[r->slot_count++];
     *s = (struct sc_slot){0};
     return s;
@@ -62,48 +84,61 @@ static struct sc_slot *slot_add(struct sc_region *r)
 
 struct sc_host *sc_host_new(struct sc_region *r, const char *name)
 {
+    static const Harpoon__V1__Host nothing = HARPOON__V1__HOST__INIT;
     char full[160];
-    struct sc_host *h = sc_alloc(r, sizeof *h);
-    Harpoon__V1__Host *pb = sc_alloc(r, sizeof *pb);
-    struct sc_slot *s = h && pb ? slot_add(r) : NULL;
+    int length = snprintf(full, sizeof full, "regions/%s/hosts/%s", r->name, name);
+    struct sc_host *h = sc_alloc(r, sizeof *h + (size_t)length + 1);
+    struct sc_slot *s = h ? slot_add(r) : NULL;
     if (!s || hp_map_put(&r->hosts, name, h, NULL)) {
         sc_fail(r, HP_ENOMEM);
         r->slot_count -= s != NULL;
         free(h);
-        free(pb);
         return NULL;
     }
-    assert(strlen(name) < sizeof h->name);
-    harpoon__v1__host__init(pb);
+    assert(strlen(name) < sizeof((struct sc_host_row *)0)->name);
     h->region = r;
-    h->pb = pb;
     h->slot = r->slot_count - 1;
-    strcpy(h->name, name);
+    h->voice = SC_VOICE_NONE;
+    memcpy(h->full_name, full, (size_t)length + 1);
+    h->name = h->full_name + length - strlen(name);
+    h->pb->rack = h->pb->router = (char *)protobuf_c_empty_string;
     h->silence.kind = SC_TIMER_SILENCE;
     h->resync.kind = SC_TIMER_RESYNC;
     sc_list_init(&h->containers);
+    sc_list_init(&h->strays);
     sc_list_init(&h->dirty_link);
-    snprintf(full, sizeof full, "regions/%s/hosts/%s", r->name, name);
-    sc_pb_set(r, &pb->name, full);
-    h->info = (struct sc_slot_info){.host = h, .pb = pb, .name = h->name};
+    sc_list_init(&h->load_link);
+    h->info = (struct sc_slot_info){.host = h, .pb = &nothing, .name = h->name, .at = (uint32_t)h->slot, .trust = 1};
     s->info = &h->info;
-    s->idle = 1;
+    s->idle = hp_load_idle(&h->load, &r->config.load, r->time.now_ms);
     return h;
+}
+
+void sc_host_idle(struct sc_region *r, struct sc_host *h)
+{
+    sc_host_forgive(r, h);
+    sc_host_slot(h)->idle = hp_load_idle(&h->load, &r->config.load, r->time.now_ms);
+    sc_host_touch(r, h);
 }
 
 void sc_host_refresh(struct sc_region *r, struct sc_host *h)
 {
     struct sc_slot *s = sc_host_slot(h), old = *s;
     struct sc_res limit = h->info.limit;
-    h->info.pb = h->pb;
     s->attached = sc_host_attached(h);
     s->ready = h->pb->state == READY && s->attached;
     s->cordoned = h->pb->cordoned || h->pb->draining;
+    s->breakers = (uint8_t)hp_load_open_set(&h->load);
+    sc_brake_count(r, h);
     r->attached_count += (size_t)s->attached - (size_t)old.attached;
-    sc_slot_set_allocatable(s, h->pb->allocatable, &r->config.overcommit);
+    sc_slot_set_allocatable(s, h->info.pb->allocatable, &r->config.overcommit);
+    r->function_hosts += (size_t)(h->info.limit.functions > 0) - (size_t)(limit.functions > 0);
+    if (sc_places_facts(r, h))
+        sc_fail(r, HP_ENOMEM);
+    sc_pending_skewed(r);
     bool more = h->info.limit.cpu_millis > limit.cpu_millis || h->info.limit.memory_bytes > limit.memory_bytes ||
-                h->info.limit.disk_bytes > limit.disk_bytes;
-    if (s->ready && !s->cordoned && (!old.ready || old.cordoned || more))
+                h->info.limit.disk_bytes > limit.disk_bytes || sc_network_more(s, &old, &limit);
+    if (s->ready && !s->cordoned && (!old.ready || old.cordoned || more || (old.breakers & ~s->breakers)))
         sc_pending_freed(r, h);
 }
 
@@ -116,66 +151,40 @@ void sc_host_dirty(struct sc_region *r, struct sc_host *h, bool urgent)
     sc_list_append(&r->dirty_hosts, &h->dirty_link);
 }
 
-static void fill(struct sc_region *r, struct sc_host *h)
-{
-    const struct sc_res *claimed = &h->info.claimed;
-    if (!h->pb->claimed) {
-        h->pb->claimed = sc_alloc(r, sizeof *h->pb->claimed);
-        if (!h->pb->claimed)
-            return;
-        harpoon__v1__resources__init(h->pb->claimed);
-    }
-    h->pb->claimed->cpu_millis = claimed->cpu_millis;
-    h->pb->claimed->memory_bytes = claimed->memory_bytes;
-    h->pb->claimed->disk_bytes = claimed->disk_bytes;
-    h->pb->container_count = (int32_t)h->container_count;
-}
-
-void sc_host_recount(struct sc_region *r, struct sc_host *h)
-{
-    const struct sc_res *claimed = &h->info.claimed;
-    const Harpoon__V1__Resources *said = h->pb->claimed;
-    bool same = h->pb->container_count == h->container_count && (said ? said->cpu_millis : 0) == claimed->cpu_millis &&
-                (said ? said->memory_bytes : 0) == claimed->memory_bytes &&
-                (said ? said->disk_bytes : 0) == claimed->disk_bytes;
-    if (!same)
-        sc_host_dirty(r, h, false);
-}
-
-struct sc_blob *sc_host_pack(struct sc_region *r, struct sc_host *h)
-{
-    fill(r, h);
-    return sc_blob_pack(r, &h->pb->base);
-}
-
-static void touch(struct sc_region *r, Google__Protobuf__Timestamp **t)
-{
-    if (!*t)
-        *t = sc_alloc(r, sizeof **t);
-    if (*t)
-        sc_timestamp(*t, r->time.wall_ns);
-}
-
 void sc_host_event(struct sc_region *r, struct sc_host *h, const char *what, Harpoon__V1__Severity severity,
                    const struct sc_operation *op, const char *message)
 {
     char type[64];
-    touch(r, &h->pb->update_time);
-    fill(r, h);
+    struct sc_host_dress d;
+    h->update_ns = r->time.wall_ns;
+    sc_host_dress(r, h, &d);
     snprintf(type, sizeof type, "host.%s", what);
     sc_event_emit(r, &(struct sc_event_args){
                          .type = type,
-                         .subject = h->pb->name,
+                         .subject = h->full_name,
                          .host = h->name,
                          .operation = op ? op->name : NULL,
                          .message = message,
                          .severity = severity,
-                         .host_data = h->pb,
+                         .host_data = &d.m,
                      });
     sc_host_dirty(r, h, true);
 }
 
 /* ---- Being heard, and falling silent ---- */
+
+struct sc_grace sc_host_grace(const struct sc_region *r, const struct sc_host *h)
+{
+    const struct sc_region_config *c = &r->config;
+    for (size_t i = 0; c->grace_count && i < h->info.pb->n_labels; i++) {
+        if (strcmp(h->info.pb->labels[i]->key, c->class_label) != 0)
+            continue;
+        for (size_t k = 0; k < c->grace_count; k++)
+            if (!strcmp(h->info.pb->labels[i]->value, c->graces[k].class))
+                return c->graces[k];
+    }
+    return (struct sc_grace){.suspect_ms = c->suspect_ms, .unknown_ms = c->unknown_ms};
+}
 
 void sc_host_heard(struct sc_region *r, struct sc_host *h)
 {
@@ -183,7 +192,7 @@ void sc_host_heard(struct sc_region *r, struct sc_host *h)
     if (h->pb->state == LOST)
         return;
     if (!h->silence.place)
-        sc_timer_set(r, &h->silence, r->config.suspect_ms);
+        sc_timer_set(r, &h->silence, sc_host_grace(r, h).suspect_ms);
     if ((h->pb->state != SUSPECT && h->pb->state != UNKNOWN) || !sc_host_attached(h))
         return;
     bool was_unknown = h->pb->state == UNKNOWN;
@@ -198,16 +207,17 @@ void sc_host_heard(struct sc_region *r, struct sc_host *h)
 
 void sc_host_watch(struct sc_region *r, struct sc_host *h)
 {
+    struct sc_grace g = sc_host_grace(r, h);
     h->heard_ms = r->time.now_ms;
     if (h->pb->state != LOST && h->pb->state != UNKNOWN)
-        sc_timer_set(r, &h->silence, h->pb->state == SUSPECT ? r->config.unknown_ms : r->config.suspect_ms);
+        sc_timer_set(r, &h->silence, h->pb->state == SUSPECT ? g.unknown_ms : g.suspect_ms);
 }
 
 static void containers_unknown(struct sc_region *r, struct sc_host *h)
 {
     for (struct sc_list *l = h->containers.next; l != &h->containers && !r->failed; l = l->next) {
         struct sc_container *c = SC_OWNER(l, struct sc_container, on_host);
-        if (c->deleting || c->cleanup)
+        if (sc_container_removing(c))
             continue;
         sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_UNKNOWN, "its host does not answer");
         sc_container_event(r, c, "unknown", WARNING, NULL, "its host does not answer");
@@ -217,29 +227,40 @@ static void containers_unknown(struct sc_region *r, struct sc_host *h)
 void sc_host_silent(struct sc_region *r, struct sc_host *h)
 {
     uint64_t silent_ms = r->time.now_ms - h->heard_ms;
+    struct sc_grace g = sc_host_grace(r, h);
     if (h->pb->state == LOST || h->pb->state == UNKNOWN)
         return;
-    if (silent_ms >= r->config.unknown_ms) {
+    /* Never at one go, however long it was: when all are silent (or this process was asleep) the others must have been counted before one is given up. */
+    if (h->pb->state == SUSPECT && silent_ms >= g.unknown_ms) {
+        if (sc_brake_check(r))
+            return; /* the release goes on with it */
         h->pb->state = UNKNOWN;
         sc_host_refresh(r, h);
         sc_host_event(r, h, "unknown", HARPOON__V1__SEVERITY__SEVERITY_ERROR, NULL, "no word for long");
         containers_unknown(r, h);
         return;
     }
-    if (silent_ms >= r->config.suspect_ms && h->pb->state != SUSPECT) {
+    if (silent_ms >= g.suspect_ms && h->pb->state != SUSPECT) {
         h->pb->state = SUSPECT;
         sc_host_refresh(r, h);
         sc_host_event(r, h, "suspect", WARNING, NULL, "no word for longer than the grace time");
     }
-    uint64_t limit = h->pb->state == SUSPECT ? r->config.unknown_ms : r->config.suspect_ms;
+    uint64_t limit = h->pb->state == SUSPECT ? g.unknown_ms : g.suspect_ms;
     sc_timer_set(r, &h->silence, limit > silent_ms ? limit - silent_ms : 1);
 }
 
-static float part(int64_t used, int64_t of)
+/* Its attachment is heard of. Where that is not so a lower number counts, too: the host has lost its journal, and its clock is behind. */
+static bool in_force(const struct sc_host *h)
 {
-    if (used <= 0 || of <= 0)
-        return 0;
-    return used >= of ? 1 : (float)((double)used / (double)of);
+    return sc_host_attached(h) && h->pb->state != SUSPECT && h->pb->state != UNKNOWN;
+}
+
+/* The host is heard over an attachment that should be in force. */
+static bool attach_missed(const struct sc_host *h, const char *router, int64_t session)
+{
+    if (!h || session > h->pb->session)
+        return true;
+    return session == h->pb->session ? strcmp(h->pb->router, router) != 0 : !in_force(h);
 }
 
 void sc_host_metrics(struct sc_region *r, const Harpoon__Internal__V1__MetricsBatch *b)
@@ -248,19 +269,17 @@ void sc_host_metrics(struct sc_region *r, const Harpoon__Internal__V1__MetricsBa
     for (size_t i = 0; i < b->n_samples; i++) {
         const Harpoon__Internal__V1__HostSample *x = b->samples[i];
         struct sc_host *h = hp_map_get(&r->hosts, x->host);
-        if (!h || x->session > h->pb->session || (x->session == h->pb->session && strcmp(h->pb->router, b->router))) {
-            announce = true; /* its attachment was missed */
+        if (attach_missed(h, b->router, x->session)) {
+            announce = true;
             continue;
         }
         if (x->session != h->pb->session)
             continue;
         sc_host_heard(r, h);
-        const Harpoon__V1__HostMetrics *m = x->metrics ? x->metrics->host : NULL;
-        const Harpoon__V1__Resources *all = h->pb->allocatable;
-        if (!m || !all)
-            continue;
-        float cpu = part(m->cpu_millis_used, all->cpu_millis), memory = part(m->memory_bytes_used, all->memory_bytes);
-        sc_host_slot(h)->idle = 1 - (cpu > memory ? cpu : memory);
+        if (x->metrics && x->metrics->images_told)
+            sc_host_images(r, h, x->metrics->images, x->metrics->n_images);
+        if (x->metrics && x->metrics->host)
+            sc_pressure_take(r, h, x->metrics->host);
     }
     if (!announce || !*b->router || strlen(b->router) > 128)
         return;
@@ -289,21 +308,16 @@ static void take_hello(struct sc_region *r, struct sc_host *h, const Harpoon__In
         entries[i].value = hello->labels[i]->value;
         labels[i] = &entries[i];
     }
-    m = *h->pb;
     m.zone = hello->zone;
     m.rack = hello->rack;
     m.labels = labels;
     m.n_labels = n;
+    m.taints = hello->taints;
+    m.n_taints = hello->n_taints;
     m.allocatable = hello->allocatable;
     m.facts = hello->facts;
-    m.claimed = NULL;
-    m.metrics = NULL;
-    Harpoon__V1__Host *fresh = sc_pb_clone(r, &m.base);
+    sc_host_describe(r, h, &m);
     free(entries);
-    if (!fresh)
-        return;
-    harpoon__v1__host__free_unpacked(h->pb, NULL);
-    h->pb = fresh;
 }
 
 /* Sends again what the host's last session may have lost, and what waited for it. */
@@ -324,21 +338,29 @@ void sc_host_attach(struct sc_region *r, const Harpoon__Internal__V1__Report *m)
         return;
     if (first && !(h = sc_host_new(r, m->host)))
         return;
-    if (m->session < h->pb->session || !*m->router)
-        return; /* older than the one that is known */
+    if (!*m->router)
+        return;
+    if (m->session < h->pb->session && in_force(h)) {
+        h->passed_over = true;
+        return;
+    }
     bool again = !first && m->session == h->pb->session;
+    h->inventoried = h->inventoried && again;
     if (again && !strcmp(h->pb->router, m->router)) {
         sc_host_heard(r, h); /* announced again: nothing is new but, maybe, what it has */
-        if (hello->digest)
+        if (h->pb->state == LOST || (r->restored && !h->settled))
+            sc_dispatch_inventory(r, h); /* an earlier reign asked, perhaps, and did not live to see the answer */
+        else if (hello->digest)
             sc_inventory_check(r, h, hello->digest);
         return;
     }
     int before = h->pb->state;
+    h->passed_over = false;
     if (!again)
         take_hello(r, h, hello);
-    sc_pb_set(r, &h->pb->router, m->router);
+    sc_host_router(r, h, m->router);
     h->pb->session = m->session;
-    touch(r, &h->pb->attach_time);
+    h->attach_ns = r->time.wall_ns;
     if (before != LOST)
         h->pb->state = h->pb->draining ? DRAINING : READY;
     h->inventory_id = 0;
@@ -346,10 +368,10 @@ void sc_host_attach(struct sc_region *r, const Harpoon__Internal__V1__Report *m)
     sc_host_refresh(r, h);
     sc_host_heard(r, h);
     sc_host_event(r, h, "attached", INFO, NULL, NULL);
-    if (before == LOST || before == UNKNOWN || !hello->digest)
+    if (before == LOST || before == UNKNOWN || !hello->digest || (r->restored && !h->settled) || h->stray_open)
         sc_dispatch_inventory(r, h);
     else
-        sc_inventory_check(r, h, hello->digest);
+        sc_inventory_attached(r, h, hello->digest);
     resume(r, h);
 }
 
@@ -358,11 +380,14 @@ void sc_host_detach(struct sc_region *r, struct sc_host *h, const char *reason)
     if (!sc_host_attached(h))
         return;
     bool orderly = !strcmp(reason, "goodbye") || !strcmp(reason, "router_draining");
-    sc_pb_set(r, &h->pb->router, "");
+    sc_host_router(r, h, "");
     h->inventory_id = 0;
     sc_timer_cancel(&r->timers, &h->resync);
     sc_host_refresh(r, h);
     sc_host_event(r, h, "detached", orderly ? INFO : WARNING, NULL, reason);
+    if (h->passed_over)
+        sc_dispatch_announce(r, ""); /* it may be attached elsewhere all the while: whoever has it says so once more */
+    h->passed_over = false;
 }
 
 void sc_host_returned(struct sc_region *r, const char *router, const char *host, int64_t session)
@@ -382,21 +407,38 @@ void sc_host_returned(struct sc_region *r, const char *router, const char *host,
 static void declare_lost(struct sc_region *r, struct sc_host *h, const struct sc_operation *op)
 {
     h->pb->state = LOST;
-    sc_pb_set(r, &h->pb->router, "");
+    sc_host_router(r, h, "");
     sc_timer_cancel(&r->timers, &h->silence);
     sc_timer_cancel(&r->timers, &h->resync);
     h->inventory_id = 0;
+    sc_stray_drop_all(r, h);
+    sc_reserve_host_lost(r, h);
     sc_host_refresh(r, h);
     sc_host_event(r, h, "lost", HARPOON__V1__SEVERITY__SEVERITY_CRITICAL, op, NULL);
     for (struct sc_list *l = h->containers.next, *next; l != &h->containers && !r->failed; l = next) {
         next = l->next;
         sc_container_lost(r, SC_OWNER(l, struct sc_container, on_host));
     }
+    sc_restore_check(r);
 }
 
-static void apply(struct sc_region *r, struct sc_host *h, struct sc_operation *op)
+static void drain(struct sc_region *r, struct sc_host *h, struct sc_operation *op,
+                  const Harpoon__V1__DrainHostRequest *q)
 {
-    char text[128];
+    h->pb->cordoned = h->pb->draining = true;
+    if (h->pb->state == READY)
+        h->pb->state = DRAINING;
+    sc_host_event(r, h, "draining", INFO, op, NULL);
+    sc_host_refresh(r, h);
+    op->parallel = q->max_parallel;
+    sc_drain_begin(r, h, op);
+    sc_drain_try(r); /* so that the answer tells what stays */
+}
+
+static void apply(struct sc_region *r, struct sc_host *h, struct sc_operation *op,
+                  const Harpoon__Internal__V1__Request *q)
+{
+    struct sc_operation *under_way = sc_drain_of(r, h);
     strcpy(op->host, h->name);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);
     switch (op->verb) {
@@ -408,15 +450,14 @@ static void apply(struct sc_region *r, struct sc_host *h, struct sc_operation *o
         h->pb->cordoned = h->pb->draining = false;
         if (h->pb->state == DRAINING)
             h->pb->state = READY;
+        if (under_way)
+            sc_operation_end(r, under_way, HARPOON__V1__STAGE__STAGE_CANCELLED,
+                             hp_status_new(HP_CODE_CANCELLED, "HOST_UNCORDONED", "the host was uncordoned"));
         sc_host_event(r, h, "uncordoned", INFO, op, NULL);
         break;
     case HARPOON__V1__VERB__VERB_DRAIN:
-        h->pb->cordoned = h->pb->draining = true;
-        if (h->pb->state == READY)
-            h->pb->state = DRAINING;
-        snprintf(text, sizeof text, "%" PRId64 " containers stay on it until they are deleted", h->container_count);
-        sc_host_event(r, h, "draining", INFO, op, text);
-        break;
+        drain(r, h, op, q->drain);
+        return;
     default:
         assert(op->verb == HARPOON__V1__VERB__VERB_DECLARE_LOST);
         declare_lost(r, h, op);
@@ -434,13 +475,20 @@ Google__Rpc__Status *sc_host_decide(struct sc_region *r, struct sc_operation *op
         return hp_status_add_metadata(
             hp_status_new(HP_CODE_NOT_FOUND, "HOST_NOT_FOUND", "host \"%s\" does not exist", op->target), "host",
             op->target);
-    if (op->verb == HARPOON__V1__VERB__VERB_DECLARE_LOST && sc_host_attached(h) && h->pb->state != UNKNOWN) {
+    bool silent = h->pb->state == UNKNOWN || (h->pb->state == SUSPECT && r->braked);
+    if (op->verb == HARPOON__V1__VERB__VERB_DECLARE_LOST && sc_host_attached(h) && !silent) {
         Google__Rpc__Status *s =
             hp_status_new(HP_CODE_FAILED_PRECONDITION, "HOST_ATTACHED",
                           "host \"%s\" is attached to router \"%s\": it is not lost", op->target, h->pb->router);
         return hp_status_add_precondition(s, "HOST_ATTACHED", op->target, "is attached");
     }
+    const struct sc_operation *under_way = op->verb == HARPOON__V1__VERB__VERB_DRAIN ? sc_drain_of(r, h) : NULL;
+    if (under_way)
+        return hp_status_add_metadata(hp_status_new(HP_CODE_FAILED_PRECONDITION, "DRAIN_UNDER_WAY",
+                                                    "host \"%s\" is being drained by \"%s\"", op->target,
+                                                    under_way->name),
+                                      "operation", under_way->name);
     if (!dry_run)
-        apply(r, h, op);
+        apply(r, h, op, q);
     return NULL;
 }

@@ -2,6 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/operations.h"
 #include "core/state.h"
 #include "wire/names.h"
 
@@ -13,9 +16,15 @@ static int result(struct sc_region *r, struct hp_error *e)
 void sc_region_load_state(struct sc_region *r, int64_t sequence, int64_t watermark, int64_t oldest)
 {
     assert(!r->leading && sequence >= 0 && watermark >= 0);
-    r->sequence = r->cut_sequence = sequence;
+    r->sequence = r->cut_sequence = r->committed_sequence = sequence;
     r->watermark = watermark < sequence ? watermark : sequence;
     r->oldest = oldest > 0 ? oldest : 1;
+}
+
+void sc_region_load_restored(struct sc_region *r)
+{
+    assert(!r->leading);
+    r->restored = true;
 }
 
 int sc_region_load_project(struct sc_region *r, const char *name, const struct sc_quota *quota, struct hp_error *e)
@@ -32,7 +41,9 @@ int sc_region_load_host(struct sc_region *r, const char *name, const void *body,
 {
     if (!hp_segment_valid(name))
         return hp_fail(e, HP_ECORRUPT, "hosts: \"%.64s\" is not a name", name);
-    Harpoon__V1__Host *pb = harpoon__v1__host__unpack(NULL, len, body);
+    Harpoon__V1__Host *pb = sc_pb_unpack(r, &harpoon__v1__host__descriptor, body, len);
+    if (!pb && r->failed)
+        return result(r, e);
     if (!pb)
         return hp_fail(e, HP_ECORRUPT, "hosts: body of \"%s\" is malformed", name);
     struct sc_host *h = sc_host_new(r, name);
@@ -40,42 +51,47 @@ int sc_region_load_host(struct sc_region *r, const char *name, const void *body,
         harpoon__v1__host__free_unpacked(pb, NULL);
         return result(r, e);
     }
-    sc_pb_set(r, &pb->name, h->pb->name);
-    harpoon__v1__host__free_unpacked(h->pb, NULL);
-    h->pb = pb;
+    sc_host_body_load(r, h, pb);
+    sc_stray_load(r, h, pb);
+    harpoon__v1__host__free_unpacked(pb, NULL);
+    sc_pressure_load(r, h);
     sc_host_refresh(r, h);
     return result(r, e);
 }
 
-static struct sc_res from_claim(const Harpoon__V1__Resources *x)
+static struct sc_res from_claim(const Harpoon__V1__Resources *x, int32_t functions)
 {
-    if (!x || x->cpu_millis < 0 || x->memory_bytes < 0 || x->disk_bytes < 0)
+    if (!x || x->cpu_millis < 0 || x->memory_bytes < 0 || x->disk_bytes < 0 || x->network_bps < 0 || functions < 0)
         return (struct sc_res){0};
-    return (struct sc_res){x->cpu_millis, x->memory_bytes, x->disk_bytes};
+    return (struct sc_res){x->cpu_millis, x->memory_bytes, x->disk_bytes, x->network_bps, functions};
 }
 
 static void fill_container(struct sc_region *r, struct sc_container *c, Harpoon__Internal__V1__ContainerRecord *m)
 {
-    c->pb = m->container;
-    m->container = NULL;
-    c->confirmed = m->confirmed && m->confirmed->container && m->confirmed->container->spec ? m->confirmed : NULL;
-    if (c->confirmed)
+    if (m->confirmed && m->confirmed->container && m->confirmed->container->spec) {
+        sc_confirmed_set(c, m->confirmed);
         m->confirmed = NULL;
+    }
     c->restart_serial = m->restart_serial;
     snprintf(c->operation_id, sizeof c->operation_id, "%s", m->operation_id);
     c->deleting = m->deleting;
     c->cleanup = m->cleanup;
     c->sync = m->sync;
     c->remove_sent = m->remove_sent;
-    if (c->pb->spec->placement && *c->pb->spec->placement->anti_affinity_group) {
-        c->group = sc_group_get(r, c->project->name, c->pb->spec->placement->anti_affinity_group);
-        if (c->group)
-            c->group->containers++;
-    }
-    struct sc_res claim = from_claim(m->claim);
+    c->leaving = m->leaving;
+    sc_open(c)->restored_generation = m->restored_generation;
+    sc_container_join(r, c);
+    struct sc_res claim = from_claim(m->claim, m->claim_functions);
     sc_container_claim(r, c, &claim);
-    if (hp_map_put(&r->uids, c->pb->uid, c, NULL))
-        sc_fail(r, HP_ENOMEM);
+}
+
+/* It is as the record has it. */
+static void clean(struct sc_container *c)
+{
+    if (!c->dirty)
+        return;
+    c->dirty = false;
+    sc_list_remove(&c->open->dirty_link);
 }
 
 int sc_region_load_container(struct sc_region *r, const char *name, const void *body, size_t len, struct hp_error *e)
@@ -85,21 +101,30 @@ int sc_region_load_container(struct sc_region *r, const char *name, const void *
     struct sc_host *h = NULL;
     if (hp_container_name_parse("name", name, &n, e))
         return hp_fail(e, HP_ECORRUPT, "containers: \"%.255s\" is not a name", name);
-    Harpoon__Internal__V1__ContainerRecord *m = harpoon__internal__v1__container_record__unpack(NULL, len, body);
+    Harpoon__Internal__V1__ContainerRecord *m =
+        sc_pb_unpack(r, &harpoon__internal__v1__container_record__descriptor, body, len);
+    if (!m && r->failed)
+        return result(r, e);
     if (!m || !m->container || !m->container->spec || !m->container->status || strcmp(m->container->name, name) != 0 ||
-        strlen(m->container->uid) != HP_UID_LEN)
+        strlen(m->container->uid) != HP_UID_LEN || sc_container_find(r, name) || sc_container_of(r, m->container->uid))
         goto corrupt;
     if (*m->container->status->host &&
         (hp_host_name_parse("host", m->container->status->host, &hn, e) || !(h = hp_map_get(&r->hosts, hn.host))))
         goto corrupt;
     struct sc_project *p = sc_project_get(r, n.project);
-    struct sc_container *c = p ? sc_container_new(r, name, p) : NULL;
+    struct sc_container *c = p ? sc_container_new(r, p, m->container) : NULL;
+    if (p)
+        m->container = NULL; /* taken */
     if (c) {
         fill_container(r, c, m);
         sc_container_assign(r, c, h);
+        sc_host_image_seen(r, c);
         c->reported_generation = m->reported_generation;
         c->reported_desired = m->reported_desired;
         c->reported_state = m->reported_state;
+        c->reported_id = m->reported_id;
+        clean(c);
+        sc_container_rest(c);
     }
     harpoon__internal__v1__container_record__free_unpacked(m, NULL);
     return result(r, e);
@@ -127,6 +152,11 @@ static void fill_operation(struct sc_region *r, struct sc_operation *op, Harpoon
         op->history[op->history_count++].time_ns = sc_timestamp_ns(x->history[i]->time);
     }
     op->restart_serial = m->restart_serial;
+    op->preempted_by = *x->preempted_by ? sc_strdup(r, x->preempted_by) : NULL;
+    op->wanted_host = *m->wanted_host ? sc_strdup(r, m->wanted_host) : NULL;
+    snprintf(op->parent, sizeof op->parent, "%s", m->parent);
+    op->parallel = m->parallel;
+    op->moved = m->moved;
     op->change = m->change.data;
     op->change_len = m->change.len;
     m->change.data = NULL;
@@ -135,25 +165,43 @@ static void fill_operation(struct sc_region *r, struct sc_operation *op, Harpoon
     op->excluded = n ? sc_alloc(r, n * sizeof *op->excluded) : NULL;
     for (size_t i = 0; i < n && op->excluded; i++)
         snprintf(op->excluded[op->excluded_count++], 64, "%s", m->excluded_hosts[i]);
+    for (size_t i = 0; i < m->n_overloaded_hosts; i++)
+        for (size_t k = 0; op->excluded && k < op->excluded_count; k++)
+            if (!strcmp(op->excluded[k], m->overloaded_hosts[i]))
+                op->excluded_passing |= 1U << k;
 }
 
-static bool attach_operation(struct sc_region *r, struct sc_operation *op)
+static bool attach_operation(struct sc_region *r, struct sc_operation *op, const char *held)
 {
-    struct sc_container *c = hp_map_get(&r->containers, op->target);
+    struct sc_container *c = sc_container_find(r, op->target);
+    if (op->verb == HARPOON__V1__VERB__VERB_DRAIN) {
+        struct sc_host *h = hp_map_get(&r->hosts, op->host);
+        if (h)
+            sc_drain_begin(r, h, op);
+        return h != NULL;
+    }
+    if (op->verb == HARPOON__V1__VERB__VERB_RESERVE)
+        return sc_reserve_load(r, op);
     if (!c || sc_stage_ended(op->stage) || op->stage < (int)HARPOON__V1__STAGE__STAGE_RECORDED)
         return false;
     op->container = c;
+    if (!sc_open(c)->container)
+        return false; /* no memory */
     if (op->verb == HARPOON__V1__VERB__VERB_DELETE) {
         if (c->delete_op)
             return false;
         c->delete_op = op;
         return true;
     }
-    if (op->verb != HARPOON__V1__VERB__VERB_CREATE && !sc_change_load(op))
+    if (!sc_operation_places(op) && !sc_change_load(r, op))
         return false;
     sc_list_append(&c->queue, &op->queue);
-    if (op->verb == HARPOON__V1__VERB__VERB_CREATE && !c->host)
+    if (op->verb == HARPOON__V1__VERB__VERB_MOVE)
+        sc_move_load(r, op, held);
+    if (sc_operation_places(op) && !c->host && sc_container_head(c) == op)
         sc_pending_add(r, op);
+    if (op->pending && op->verb == HARPOON__V1__VERB__VERB_CREATE && *held)
+        sc_preempt_load(r, op, held);
     return true;
 }
 
@@ -161,8 +209,11 @@ int sc_region_load_operation(struct sc_region *r, const char *id, int64_t serial
                              struct hp_error *e)
 {
     Harpoon__Internal__V1__Request q = HARPOON__INTERNAL__V1__REQUEST__INIT;
-    Harpoon__Internal__V1__OperationRecord *m = harpoon__internal__v1__operation_record__unpack(NULL, len, body);
+    Harpoon__Internal__V1__OperationRecord *m =
+        sc_pb_unpack(r, &harpoon__internal__v1__operation_record__descriptor, body, len);
     struct hp_operation_name n;
+    if (!m && r->failed)
+        return result(r, e);
     if (!m || !m->operation || strlen(id) != HP_OPERATION_ID_LEN || m->payload_digest.len != 32 ||
         hp_operation_name_parse("name", m->operation->name, &n, e) || strcmp(n.operation, id) != 0) {
         if (m)
@@ -183,9 +234,11 @@ int sc_region_load_operation(struct sc_region *r, const char *id, int64_t serial
         if (hp_map_put(&r->operations, id, op, NULL)) {
             sc_fail(r, HP_ENOMEM);
             sc_operation_free(op);
-        } else if (!attach_operation(r, op)) {
+        } else if (!attach_operation(r, op, m->held_host)) {
             harpoon__internal__v1__operation_record__free_unpacked(m, NULL);
-            return hp_fail(e, HP_ECORRUPT, "operations: active \"%s\" has no container \"%s\" that it fits", id,
+            if (r->failed)
+                return result(r, e);
+            return hp_fail(e, HP_ECORRUPT, "operations: active \"%s\" has no target \"%s\" that it fits", id,
                            op->target);
         }
     }
@@ -207,9 +260,16 @@ int sc_region_load_event(struct sc_region *r, int64_t sequence, const void *body
     b->refs = 1;
     b->len = len;
     memcpy(b->bytes, body, len);
-    sc_backlog_add(r, sequence, b);
+    sc_backlog_add(r, sequence, b, NULL);
     sc_blob_unref(b);
     return result(r, e);
+}
+
+void sc_region_load_events_more(struct sc_region *r)
+{
+    r->hole_after = r->watermark + (int64_t)r->backlog_count;
+    r->hole_to = r->sequence;
+    assert(r->hole_after < r->hole_to);
 }
 
 int sc_region_load_known(struct sc_region *r, const char *id)
@@ -232,18 +292,18 @@ void sc_region_load_mark(struct sc_region *r, int64_t sequence, int64_t time_ns)
 void sc_load_done(struct sc_region *r)
 {
     r->watermark_recorded = r->watermark;
-    while (!sc_list_empty(&r->dirty_containers)) {
-        struct sc_container *c = SC_OWNER(r->dirty_containers.next, struct sc_container, dirty_link);
-        c->dirty = false;
-        sc_list_remove(&c->dirty_link);
-    }
+    while (!sc_list_empty(&r->dirty_containers))
+        clean(SC_OWNER(r->dirty_containers.next, struct sc_open, dirty_link)->container);
     while (!sc_list_empty(&r->dirty_hosts)) {
         struct sc_host *h = SC_OWNER(r->dirty_hosts.next, struct sc_host, dirty_link);
         h->dirty = h->urgent = false;
         sc_list_remove(&h->dirty_link);
     }
-    for (size_t i = 0; i < r->slot_count; i++)
-        sc_host_recount(r, r->slots[i].info->host);
+    for (size_t i = 0; i < r->slot_count; i++) {
+        struct sc_slot *s = &r->slots[i];
+        s->info->storage_smaller = sc_slot_storage_overdrawn(s); /* as it was, or the limits are others now */
+        sc_host_recount(r, s->info->host);
+    }
     assert(sc_list_empty(&r->dirty_operations) && !r->event_count && !r->delete_count);
     for (struct hp_map_node *n = hp_map_first(&r->operations); n; n = hp_map_next(n)) {
         struct sc_operation *op = n->value;

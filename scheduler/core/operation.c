@@ -1,6 +1,6 @@
 /* operation.c — the life of an operation.
  *
- *            ┌──────────────◀── refused ───────────────┐
+ *            ┌──◀── refused, or, a move: removed ──────┐
  *            ▼                                         │
  *   · ──▶ RECORDED ──▶ PLACED ──▶ DISPATCHED ──▶ RUNNING ──▶ SUCCEEDED
  *   │        │           │            │             │
@@ -9,17 +9,20 @@
  * REJECTED      SUCCEEDED · FAILED · CANCELLED · EXPIRED
  *
  * RECORDED waits for a place or for its turn on the container (reason says so), PLACED for the host to attach. DISPATCHED is recorded before the
- * command leaves. What a host refuses goes back to RECORDED. Changes of hosts, cancels, and deletes of what is on no host go from RECORDED to SUCCEEDED. */
+ * command leaves. What a host refuses goes back to RECORDED, and so does a move when the container has been removed from its host: then it gets its new place as a create does. Changes of hosts, cancels, and deletes of what is on no host go from RECORDED to SUCCEEDED; a drain stays RECORDED until nothing is left to move. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/operations.h"
 #include "core/state.h"
 
 #define S(x) (1u << HARPOON__V1__STAGE__STAGE_##x)
 static const unsigned allowed[] = {
     [HARPOON__V1__STAGE__STAGE_UNSPECIFIED] = S(RECORDED) | S(REJECTED),
     [HARPOON__V1__STAGE__STAGE_RECORDED] = S(PLACED) | S(SUCCEEDED) | S(FAILED) | S(CANCELLED) | S(EXPIRED),
-    [HARPOON__V1__STAGE__STAGE_PLACED] = S(DISPATCHED) | S(SUCCEEDED) | S(FAILED) | S(CANCELLED) | S(EXPIRED),
+    [HARPOON__V1__STAGE__STAGE_PLACED] =
+        S(RECORDED) | S(DISPATCHED) | S(SUCCEEDED) | S(FAILED) | S(CANCELLED) | S(EXPIRED),
     [HARPOON__V1__STAGE__STAGE_DISPATCHED] =
         S(RUNNING) | S(RECORDED) | S(SUCCEEDED) | S(FAILED) | S(CANCELLED) | S(EXPIRED),
     [HARPOON__V1__STAGE__STAGE_RUNNING] = S(RECORDED) | S(SUCCEEDED) | S(FAILED) | S(CANCELLED) | S(EXPIRED),
@@ -72,12 +75,31 @@ struct sc_operation *sc_operation_new(struct sc_region *r, const Harpoon__Intern
         memcpy(op->digest, q->payload_digest.data, sizeof op->digest);
     op->expiry.kind = SC_TIMER_EXPIRY;
     sc_list_init(&op->queue);
+    sc_list_init(&op->gang);
+    sc_list_init(&op->preemptor);
     sc_list_init(&op->wait);
     sc_list_init(&op->dirty_link);
     if (!op->name || !op->request_id || !op->principal || !op->target) {
         sc_operation_free(op);
         return NULL;
     }
+    return op;
+}
+
+struct sc_operation *sc_operation_begin(struct sc_region *r, const Harpoon__Internal__V1__Request *q, int verb,
+                                        const char *target, int deadline_s)
+{
+    struct sc_operation *op = sc_operation_new(r, q, verb, target, deadline_s);
+    if (!op)
+        return NULL;
+    if (hp_map_put(&r->operations, op->id, op, NULL)) {
+        sc_fail(r, HP_ENOMEM);
+        sc_operation_free(op);
+        return NULL;
+    }
+    sc_known_add(r, op->id);
+    op->active = true;
+    r->active_count++;
     return op;
 }
 
@@ -92,6 +114,11 @@ void sc_operation_free(struct sc_operation *op)
     free(op->reason);
     free(op->excluded);
     free(op->change);
+    if (op->hold)
+        sc_storage_unref(op->hold->storage);
+    free(op->hold);
+    free(op->wanted_host);
+    free(op->preempted_by);
     hp_status_free(op->error);
     free(op);
 }
@@ -179,8 +206,15 @@ void sc_operation_end(struct sc_region *r, struct sc_operation *op, int stage, G
     assert(sc_stage_ended(stage) && !sc_stage_ended(op->stage));
     assert((stage == HARPOON__V1__STAGE__STAGE_SUCCEEDED) == !error);
     sc_timer_cancel(&r->timers, &op->expiry);
+    if (op->verb == HARPOON__V1__VERB__VERB_MOVE && op->container)
+        sc_move_over(r, op, stage);
+    if (op->verb == HARPOON__V1__VERB__VERB_RESERVE && op->hold)
+        sc_reserve_over(r, op);
+    if (op->container && op->container->host)
+        sc_preempt_note(r, op->container->host);
     sc_list_remove(&op->queue);
     sc_pending_remove(r, op);
+    sc_list_remove(&op->wait);
     if (op->container && op->container->delete_op == op)
         op->container->delete_op = NULL;
     op->container = NULL;
@@ -223,6 +257,8 @@ const Harpoon__V1__Operation *sc_operation_message(const struct sc_region *r, co
     s->m.update_time = &s->update;
     s->m.deadline = &s->deadline;
     s->m.principal = op->principal;
+    if (op->preempted_by)
+        s->m.preempted_by = op->preempted_by;
     for (int i = 0; i < op->history_count; i++) {
         harpoon__v1__stage_change__init(&s->history[i]);
         sc_timestamp(&s->times[i], op->history[i].time_ns);
@@ -239,17 +275,28 @@ struct sc_blob *sc_operation_pack(struct sc_region *r, const struct sc_operation
 {
     struct sc_operation_scratch s;
     Harpoon__Internal__V1__OperationRecord m = HARPOON__INTERNAL__V1__OPERATION_RECORD__INIT;
-    char *excluded[SC_EXCLUDED_MAX];
+    char *excluded[SC_EXCLUDED_MAX], *passing[SC_EXCLUDED_MAX];
     assert(op->excluded_count <= SC_EXCLUDED_MAX);
     m.operation = (Harpoon__V1__Operation *)sc_operation_message(r, op, &s);
     m.payload_digest.data = (uint8_t *)op->digest;
     m.payload_digest.len = sizeof op->digest;
-    for (size_t i = 0; i < op->excluded_count; i++)
+    for (size_t i = 0; i < op->excluded_count; i++) {
         excluded[i] = op->excluded[i];
+        if (op->excluded_passing & 1U << i)
+            passing[m.n_overloaded_hosts++] = op->excluded[i];
+    }
+    m.overloaded_hosts = passing;
     m.excluded_hosts = excluded;
     m.n_excluded_hosts = op->excluded_count;
     m.change.data = op->change;
     m.change.len = op->change_len;
     m.restart_serial = op->restart_serial;
+    if (op->hold)
+        m.held_host = (char *)op->hold->host->name;
+    if (op->wanted_host)
+        m.wanted_host = op->wanted_host;
+    m.parent = (char *)op->parent;
+    m.parallel = op->parallel;
+    m.moved = op->moved;
     return sc_blob_pack(r, &m.base);
 }

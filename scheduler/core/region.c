@@ -2,20 +2,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/operations.h"
 #include "core/state.h"
 #include "wire/codec.h"
 
 void sc_region_config_defaults(struct sc_region_config *c)
 {
     *c = (struct sc_region_config){
-        .overcommit = {.cpu_percent = 150, .memory_percent = 100, .disk_percent = 100},
+        .overcommit = {.cpu_percent = 150, .memory_percent = 100, .disk_percent = 100, .network_percent = 150},
+        .weights = sc_weights_default,
+        .load = {.use = {95, 95, 0, 90},
+                 .pressure = {0, 10, 40, 0},
+                 .close_percent = 80,
+                 .after_ms = 30 * 1000,
+                 .close_after_ms = 60 * 1000,
+                 .average_ms = 15 * 1000,
+                 .stale_ms = 30 * 1000},
+        .failure_half_ms = 10 * 60 * 1000,
+        .brake_percent = 30,
+        .brake_hosts = 5,
         .suspect_ms = 30 * 1000,
         .unknown_ms = 5 * 60 * 1000,
+        .class_label = "class",
         .dispatch_ms = 30 * 1000,
         .running_ms = 15 * 60 * 1000,
         .resync_ms = 10 * 1000,
         .republish_ms = 1000,
         .settle_ms = 1000,
+        .restore_ms = 60 * 1000,
+        .drain_parallel = 4,
+        .preempt_parallel = 4,
         .remove_retry_ms = 60 * 1000,
         .events_max = 2 * 1000 * 1000,
         .events_age_ms = 7LL * 24 * 3600 * 1000,
@@ -23,9 +41,11 @@ void sc_region_config_defaults(struct sc_region_config *c)
         .recent_max = 50 * 1000,
         .known_max = 500 * 1000,
         .backlog_max = 200 * 1000,
+        .publish_max = 10 * 1000,
         .hosts_max = 20 * 1000,
         .containers_max = 1000 * 1000,
         .operations_max = 1000 * 1000,
+        .open_max = 1000,
     };
 }
 
@@ -84,12 +104,11 @@ static struct sc_blob *blob_new(struct sc_region *r, size_t len)
 
 struct sc_blob *sc_blob_pack(struct sc_region *r, const ProtobufCMessage *m)
 {
-    size_t len = protobuf_c_message_get_packed_size(m);
-    struct sc_blob *b = blob_new(r, len);
-    if (b) {
-        size_t packed = protobuf_c_message_pack(m, b->bytes);
-        assert(packed == len);
-    }
+    struct hp_packing p;
+    hp_packing_init(&p, m);
+    struct sc_blob *b = blob_new(r, p.len);
+    if (b)
+        hp_packing_write(&p, b->bytes);
     return b;
 }
 
@@ -107,19 +126,19 @@ void sc_pb_set(struct sc_region *r, char **field, const char *value)
 
 void *sc_pb_clone(struct sc_region *r, const ProtobufCMessage *m)
 {
-    uint8_t small[4096];
-    size_t len = protobuf_c_message_get_packed_size(m);
-    uint8_t *buf = len <= sizeof small ? small : malloc(len);
-    ProtobufCMessage *copy = NULL;
-    if (buf) {
-        protobuf_c_message_pack(m, buf);
-        copy = protobuf_c_message_unpack(m->descriptor, NULL, len, buf);
-    }
-    if (buf != small)
-        free(buf);
+    ProtobufCMessage *copy = hp_message_clone(m);
     if (!copy)
         sc_fail(r, HP_ENOMEM);
     return copy;
+}
+
+void *sc_pb_unpack(struct sc_region *r, const ProtobufCMessageDescriptor *d, const void *body, size_t len)
+{
+    static const struct hp_unpack_limits limits = {.bytes_max = 64 << 20, .memory_max = 1 << 30};
+    ProtobufCMessage *m = NULL;
+    if (hp_unpack(d, body, len, &limits, &m, NULL) == HP_ENOMEM)
+        sc_fail(r, HP_ENOMEM);
+    return m;
 }
 
 void sc_timer_set(struct sc_region *r, struct sc_timer *t, uint64_t after_ms)
@@ -182,25 +201,32 @@ struct sc_project *sc_project_get(struct sc_region *r, const char *name)
     return p;
 }
 
-struct sc_group *sc_group_get(struct sc_region *r, const char *project, const char *group)
+static void group_key(char key[SC_GROUP_KEY_MAX], const char *kind, const char *project, const char *group)
 {
-    size_t len = strlen(project) + strlen(group) + 2;
-    char *key = malloc(len);
-    if (!key) {
-        sc_fail(r, HP_ENOMEM);
-        return NULL;
-    }
-    snprintf(key, len, "%s/%s", project, group);
+    snprintf(key, SC_GROUP_KEY_MAX, "%s%s/%s", kind, project, group); /* names are bounded far below */
+}
+
+struct sc_group *sc_group_find(const struct sc_region *r, const char *kind, const char *project, const char *group)
+{
+    char key[SC_GROUP_KEY_MAX];
+    group_key(key, kind, project, group);
+    return hp_map_get(&r->groups, key);
+}
+
+struct sc_group *sc_group_get(struct sc_region *r, const char *kind, const char *project, const char *group)
+{
+    char key[SC_GROUP_KEY_MAX];
+    group_key(key, kind, project, group);
     struct sc_group *g = hp_map_get(&r->groups, key);
-    if (!g && (g = sc_alloc(r, sizeof *g + len))) {
-        memcpy(g->key, key, len);
-        if (hp_map_put(&r->groups, key, g, NULL)) {
-            sc_fail(r, HP_ENOMEM);
-            free(g);
-            g = NULL;
-        }
+    if (g || !(g = sc_alloc(r, sizeof *g + strlen(key) + 1)))
+        return g;
+    strcpy(g->key, key);
+    sc_list_init(&g->waiting);
+    if (hp_map_put(&r->groups, key, g, NULL)) {
+        sc_fail(r, HP_ENOMEM);
+        free(g);
+        g = NULL;
     }
-    free(key);
     return g;
 }
 
@@ -300,24 +326,40 @@ int sc_region_new(const struct sc_region_config *config, const char *region, int
     r->config = *config;
     strcpy(r->name, region);
     r->epoch = epoch;
+    r->inventory_ids = epoch << 20; /* an answer to an earlier reign is none to this one */
     r->seed = seed;
     r->oldest = 1;
     r->mark_every = SC_MARK_EVERY;
     r->known.complete = true;
+    r->stream_proven = true;
     r->republish.kind = SC_TIMER_REPUBLISH;
     r->settle.kind = SC_TIMER_SETTLE;
     r->pending_timer.kind = SC_TIMER_PENDING;
+    r->restore_timer.kind = SC_TIMER_RESTORE;
+    sc_topology_init(&r->topology, seed);
+    sc_places_init(r);
+    r->stale_timer.kind = SC_TIMER_STALE;
     hp_map_init(&r->hosts, config->hosts_max, seed);
-    hp_map_init(&r->containers, config->containers_max, seed);
-    hp_map_init(&r->uids, config->containers_max, seed);
     /* Active ones, one delete of each container, recent ones, and those that ended since the last batch. */
     hp_map_init(&r->operations, config->operations_max + config->containers_max + config->recent_max + 1000000, seed);
     hp_map_init(&r->projects, 2 * config->containers_max + 1000, seed);
     hp_map_init(&r->groups, config->containers_max, seed);
-    struct sc_list *lists[] = {&r->pending,          &r->recent,           &r->intake,     &r->backlog,
-                               &r->dirty_operations, &r->dirty_containers, &r->dirty_hosts};
+    hp_map_init(&r->reservations, config->operations_max, seed);
+    sc_list_init(&r->holds);
+    sc_list_init(&r->drains);
+    sc_list_init(&r->preemptors);
+    sc_list_init(&r->preemptions);
+    hp_map_init(&r->makes, config->hosts_max + 1, seed);
+    hp_map_init(&r->words, 2 * config->hosts_max + 1, seed);
+    sc_images_init(&r->images, seed);
+    struct sc_list *lists[] = {&r->pending,          &r->recent,      &r->intake, &r->backlog, &r->dirty_operations,
+                               &r->dirty_containers, &r->dirty_hosts, &r->strays, &r->loads};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         sc_list_init(lists[i]);
+    if (sc_containers_init(r)) {
+        sc_region_free(r);
+        return HP_ENOMEM;
+    }
     *ret = r;
     return 0;
 }
@@ -327,11 +369,6 @@ static void free_values(struct hp_map *m, void (*free_value)(void *value))
     for (struct hp_map_node *n = hp_map_first(m); n; n = hp_map_next(n))
         free_value(n->value);
     hp_map_done(m);
-}
-
-static void free_container(void *value)
-{
-    sc_container_free(value);
 }
 
 static void free_operation(void *value)
@@ -372,10 +409,12 @@ void sc_region_free(struct sc_region *r)
         sc_blob_unref(b->body);
         free(b);
     }
+    sc_stray_free_all(r);
     free_values(&r->operations, free_operation);
-    free_values(&r->containers, free_container);
-    hp_map_done(&r->uids);
+    sc_containers_done(r);
     free_values(&r->hosts, free_host);
+    sc_host_bodies_free(r);
+    hp_map_done(&r->reservations);
     free_values(&r->projects, free);
     free_values(&r->groups, free_group);
     for (size_t i = 0; i < r->event_count; i++)
@@ -387,7 +426,11 @@ void sc_region_free(struct sc_region *r)
     free_messages(&r->released);
     sc_known_drop(&r->known);
     sc_timers_done(&r->timers);
+    sc_places_done(r);
+    sc_topology_done(&r->topology);
     free(r->slots);
+    free(r->only);
+    free(r->candidates);
     free(r->marks);
     free(r);
 }
@@ -401,6 +444,8 @@ static void expire(struct sc_region *r, struct sc_operation *op)
         sc_timer_set(r, &op->expiry, (uint64_t)(op->deadline_ns - r->time.wall_ns) / 1000000 + 1);
         return;
     }
+    if (op->verb == HARPOON__V1__VERB__VERB_MOVE && sc_move_past(op))
+        return; /* it has no place any more but the one it gets: it goes on */
     Google__Rpc__Status *s = hp_status_new(HP_CODE_DEADLINE_EXCEEDED, "OPERATION_EXPIRED",
                                            "the operation was not finished by its deadline%s%s", op->reason ? ": " : "",
                                            op->reason ? op->reason : "");
@@ -420,7 +465,7 @@ static void flight_overdue(struct sc_region *r, struct sc_container *c)
     if (!sc_host_answers(h))
         return; /* when it does again it is asked anyway */
     sc_dispatch_inventory(r, h);
-    sc_timer_set(r, &c->flight_timer, r->config.dispatch_ms);
+    sc_timer_set(r, &sc_open(c)->flight_timer, r->config.dispatch_ms);
 }
 
 static void fire(struct sc_region *r, struct sc_timer *t)
@@ -430,7 +475,7 @@ static void fire(struct sc_region *r, struct sc_timer *t)
         expire(r, SC_OWNER(t, struct sc_operation, expiry));
         break;
     case SC_TIMER_FLIGHT:
-        flight_overdue(r, SC_OWNER(t, struct sc_container, flight_timer));
+        flight_overdue(r, SC_OWNER(t, struct sc_open, flight_timer)->container);
         break;
     case SC_TIMER_SILENCE:
         sc_host_silent(r, SC_OWNER(t, struct sc_host, silence));
@@ -443,12 +488,18 @@ static void fire(struct sc_region *r, struct sc_timer *t)
         break;
     }
     case SC_TIMER_REPUBLISH:
-        sc_backlog_resend(r, &r->released, false);
+        sc_backlog_send(r, &r->released);
         break;
     case SC_TIMER_SETTLE:
         r->settle_due = true; /* for the next flush */
         break;
     case SC_TIMER_PENDING: /* the next flush goes on */
+        break;
+    case SC_TIMER_STALE:
+        sc_pressure_stale(r);
+        break;
+    case SC_TIMER_RESTORE:
+        sc_restore_check(r);
         break;
     }
 }
@@ -460,24 +511,25 @@ static void run_timers(struct sc_region *r)
         fire(r, t);
 }
 
-static void lead(struct sc_region *r)
+static void lead(struct sc_region *r, bool stream_away)
 {
     assert(!r->leading);
     r->leading = true;
     sc_load_done(r);
-    bool announce = r->slot_count == 0;
     for (size_t i = 0; i < r->slot_count; i++) {
-        struct sc_host *h = r->slots[i].info->host;
-        sc_host_refresh(r, h);
-        sc_host_watch(r, h);
-        announce |= !sc_host_attached(h) && h->pb->state != HARPOON__V1__HOST_STATE__HOST_STATE_LOST;
+        sc_host_refresh(r, r->slots[i].info->host);
+        sc_host_watch(r, r->slots[i].info->host);
     }
-    sc_backlog_resend(r, &r->released, true);
-    for (struct hp_map_node *n = hp_map_first(&r->containers); n && !r->failed; n = hp_map_next(n))
-        sc_container_next(r, n->value);
+    sc_preempt_lead(r);
+    sc_brake_lead(r);
+    if (r->restored)
+        sc_restore_lead(r);
+    sc_backlog_stream(r, stream_away);
+    for (struct sc_list *l = r->all.next; l != &r->all && !r->failed; l = l->next)
+        sc_container_next(r, SC_OWNER(l, struct sc_container, order));
     r->freed.all = true;
-    if (announce)
-        sc_dispatch_announce(r, "");
+    sc_dispatch_announce(
+        r, ""); /* who is there, and with what: a stray that the last reign was after shows in the digest */
 }
 
 int sc_region_step(struct sc_region *r, struct sc_ev *ev, struct hp_error *e)
@@ -487,7 +539,7 @@ int sc_region_step(struct sc_region *r, struct sc_ev *ev, struct hp_error *e)
     r->time = ev->time;
     switch (ev->kind) {
     case SC_EV_LEAD:
-        lead(r);
+        lead(r, ev->stream_away);
         break;
     case SC_EV_REQUEST:
         result = sc_request_take(r, ev, e);
@@ -509,13 +561,23 @@ int sc_region_step(struct sc_region *r, struct sc_ev *ev, struct hp_error *e)
     case SC_EV_PUBLISHED:
         sc_backlog_published(r, ev->published.sequence, ev->published.confirmed);
         break;
+    case SC_EV_STREAM:
+        sc_backlog_stream(r, ev->stream_away);
+        break;
+    case SC_EV_FETCHED:
+        sc_backlog_fetched(r, ev->fetched);
+        break;
     case SC_EV_RETURNED:
         sc_host_returned(r, ev->returned.router, ev->returned.host, ev->returned.session);
         break;
     case SC_EV_TIMER:
         break;
     }
+    if (!r->failed)
+        sc_brake_check(r); /* a host that is back counts before others are given up */
     run_timers(r);
+    if (!r->failed)
+        sc_brake_check(r);
     return result;
 }
 
@@ -525,10 +587,16 @@ int sc_region_flush(struct sc_region *r, struct sc_time time, struct sc_effects 
     if (!r->failed)
         sc_pending_try(r);
     if (!r->failed)
+        sc_preempt_try(r);
+    if (!r->failed)
+        sc_drain_try(r);
+    if (!r->failed)
         out->lookup = sc_request_lookup(r);
     int result = r->failed ? r->failed : sc_batch_cut(r, out);
     if (result)
         return hp_fail(e, result, "region \"%s\": %s", r->name, hp_strerror(result));
+    out->fetch = sc_backlog_page(r);
+    sc_containers_rest(r);
     return 0;
 }
 
@@ -539,7 +607,7 @@ uint64_t sc_region_deadline(const struct sc_region *r)
 
 bool sc_region_congested(const struct sc_region *r)
 {
-    return r->backlog_count > r->config.backlog_max;
+    return r->stream_proven && r->backlog_count > r->config.backlog_max;
 }
 
 void sc_region_stats(const struct sc_region *r, struct sc_region_stats *ret)
@@ -547,10 +615,17 @@ void sc_region_stats(const struct sc_region *r, struct sc_region_stats *ret)
     *ret = (struct sc_region_stats){
         .sequence = r->sequence,
         .watermark = r->watermark,
+        .backlog = (int64_t)r->backlog_count,
         .hosts = (int64_t)r->hosts.count,
         .containers = (int64_t)r->containers.count,
         .operations_active = (int64_t)r->active_count,
         .pending = (int64_t)r->pending_count,
         .hosts_attached = (int64_t)r->attached_count,
+        .quarantined = (int64_t)r->stray_count,
+        .breakers_open = (int64_t)r->breaker_count,
+        .braked = r->braked,
+        .restored = r->restored,
+        .victims = r->victims,
+        .preempted = r->preempted,
     };
 }

@@ -3,7 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/operations.h"
 #include "core/state.h"
+#include "wire/agent_limits.h"
 #include "wire/names.h"
 
 static const char *state_word(int state)
@@ -41,7 +45,8 @@ static bool resources_equal(const Harpoon__V1__Resources *a, const Harpoon__V1__
         return a == b;
     return a->cpu_millis == b->cpu_millis && a->memory_bytes == b->memory_bytes && a->disk_bytes == b->disk_bytes &&
            a->pids_max == b->pids_max && a->io_read_bps == b->io_read_bps && a->io_write_bps == b->io_write_bps &&
-           a->io_read_iops == b->io_read_iops && a->io_write_iops == b->io_write_iops;
+           a->io_read_iops == b->io_read_iops && a->io_write_iops == b->io_write_iops &&
+           a->network_bps == b->network_bps;
 }
 
 /* Whether an owner would call it a change. */
@@ -69,8 +74,8 @@ void sc_status_take(struct sc_region *r, struct sc_container *c, const Harpoon__
                     int64_t generation, const char *kind, const struct sc_operation *op)
 {
     assert(c->host);
-    Harpoon__V1__ContainerStatus *old = c->pb->status;
-    if (generation < old->observed_generation || generation < 0 || generation > SC_GENERATION_MAX)
+    Harpoon__V1__ContainerStatus *old = sc_body(c)->status;
+    if (generation < old->observed_generation || generation < 0 || generation > HP_GENERATION_MAX)
         return;
     if (c->reported_generation != generation || c->reported_state != (int)status->state)
         sc_container_dirty(r, c);
@@ -83,11 +88,12 @@ void sc_status_take(struct sc_region *r, struct sc_container *c, const Harpoon__
         return;
     sc_pb_set(r, &fresh->host, old->host);
     fresh->observed_generation = generation;
-    if (c->deleting || fresh->state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_UNSPECIFIED)
+    if (c->deleting || c->leaving || fresh->state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_UNSPECIFIED)
         fresh->state = old->state;
     bool changed = status_differs(old, fresh);
-    c->pb->status = fresh;
+    sc_body(c)->status = fresh;
     harpoon__v1__container_status__free_unpacked(old, NULL);
+    sc_host_image_seen(r, c);
     if (!changed)
         return;
     sc_container_event(r, c, kind && kind_valid(kind) ? kind : state_word(fresh->state),
@@ -97,8 +103,19 @@ void sc_status_take(struct sc_region *r, struct sc_container *c, const Harpoon__
 
 static struct sc_container *container_on(struct sc_region *r, const char *uid, const struct sc_host *h)
 {
-    struct sc_container *c = hp_map_get(&r->uids, uid);
+    struct sc_container *c = sc_container_of(r, uid);
     return c && c->host == h ? c : NULL;
+}
+
+/* Of what the record does not know, or not so late: a restored one, and a command of the one that was lost. */
+static void ask_if_unknown(struct sc_region *r, struct sc_host *h, int64_t session, const char *uid, int64_t generation,
+                           const Harpoon__V1__ContainerStatus *status)
+{
+    const struct sc_container *c = sc_container_of(r, uid);
+    bool there = status && status->state && status->state != HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_DELETED;
+    bool unknown = c && c->host ? c->host == h && generation > c->generation : there && !sc_stray_find(h, uid);
+    if (unknown && session == h->pb->session && sc_host_attached(h))
+        sc_dispatch_inventory(r, h);
 }
 
 /* The operation that a command of this generation is for. */
@@ -115,9 +132,9 @@ static void take_journalled(struct sc_region *r, struct sc_host *h, const Harpoo
     struct sc_container *c = container_on(r, m->uid, h);
     if (!c)
         return;
-    if (c->flight != SC_WANT_NOTHING && c->flight_generation == m->generation && !c->flight_journalled) {
+    if (c->flight != SC_WANT_NOTHING && sc_open(c)->flight_generation == m->generation && !c->flight_journalled) {
         c->flight_journalled = true;
-        sc_timer_set(r, &c->flight_timer, r->config.running_ms);
+        sc_timer_set(r, &sc_open(c)->flight_timer, r->config.running_ms);
     }
     struct sc_operation *op = operation_of(c, m->generation);
     if (op && op->stage == HARPOON__V1__STAGE__STAGE_DISPATCHED)
@@ -128,7 +145,7 @@ static void take_journalled(struct sc_region *r, struct sc_host *h, const Harpoo
 static void assume_status(struct sc_region *r, struct sc_container *c, int64_t generation, int desired,
                           const struct sc_operation *op)
 {
-    Harpoon__V1__ContainerStatus s = *c->pb->status;
+    Harpoon__V1__ContainerStatus s = *sc_body(c)->status;
     s.state = desired == HARPOON__V1__DESIRED_STATE__DESIRED_STATE_STOPPED
                   ? HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_STOPPED
                   : HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_RUNNING;
@@ -151,16 +168,30 @@ static void take_desired(struct sc_region *r, struct sc_container *c)
     c->reported_desired = desired;
 }
 
-static void take_result(struct sc_region *r, struct sc_host *h, const Harpoon__Internal__V1__CommandResult *m)
+/* False for a report that a later one, or an inventory of a later session, has overtaken: it came again, or late. Hosts number their reports; their clocks may jump. */
+static bool is_latest(const struct sc_host *h, struct sc_container *c, int64_t session, int64_t report_id)
+{
+    if (h->inventoried && session < h->pb->session)
+        return false; /* its number may be of a journal that was lost since */
+    if (report_id > 0 && report_id < c->reported_id)
+        return false;
+    if (report_id > 0)
+        c->reported_id = report_id;
+    return true;
+}
+
+static void take_result(struct sc_region *r, struct sc_host *h, int64_t session,
+                        const Harpoon__Internal__V1__CommandResult *m)
 {
     struct sc_container *c = container_on(r, m->uid, h);
+    ask_if_unknown(r, h, session, m->uid, m->generation, m->status);
     if (!c)
         return;
-    bool removal = (c->deleting || c->cleanup) && m->generation >= c->pb->generation;
+    bool removal = sc_container_removing(c) && m->generation >= sc_container_removal(c);
     const struct sc_operation *op = operation_of(c, m->generation);
     switch (m->outcome) {
     case HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE:
-        if (!removal) {
+        if (!removal && is_latest(h, c, session, m->report_id)) {
             take_desired(r, c);
             if (m->status && m->status->state)
                 sc_status_take(r, c, m->status, m->generation, NULL, op);
@@ -175,36 +206,44 @@ static void take_result(struct sc_region *r, struct sc_host *h, const Harpoon__I
         /* Late, for a command of an earlier reign: the host may be at work on the same generation, as this reign has asked it to. */
         if (refused && m->epoch > 0 && m->epoch < r->epoch)
             break;
-        if (!removal && !refused)
+        bool latest = !removal && is_latest(h, c, session, m->report_id);
+        if (latest && !refused)
             take_desired(r, c);
-        if (!removal && m->status && m->status->state)
+        if (latest && m->status && m->status->state)
             sc_status_take(r, c, m->status, m->generation, NULL, op);
-        sc_settle_failed(r, c, m->generation, refused, m->error);
+        bool passing = refused && sc_pressure_refused(r, h, m);
+        sc_settle_failed(r, c, m->generation,
+                         passing   ? SC_REFUSED_PASSING
+                         : refused ? SC_REFUSED
+                                   : SC_FAILED,
+                         m->error);
         break;
     }
     case HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_STALE:
-        sc_settle_stale(r, c, m->generation, m->status ? m->status->observed_generation : 0);
+        sc_settle_stale(r, c, m->generation, m->status ? m->status->observed_generation : 0,
+                        m->status && m->status->state == HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_DELETED);
         break;
     default:
         break;
     }
 }
 
-static void take_observation(struct sc_region *r, struct sc_host *h, const Harpoon__Internal__V1__Observation *m)
+static void take_observation(struct sc_region *r, struct sc_host *h, int64_t session,
+                             const Harpoon__Internal__V1__Observation *m)
 {
     struct sc_container *c = container_on(r, m->uid, h);
-    int64_t time_ns = sc_timestamp_ns(m->time);
-    if (!strcmp(m->kind, "quarantined") && !hp_map_get(&r->uids, m->uid)) {
+    if (!strcmp(m->kind, "quarantined") && !sc_container_of(r, m->uid)) {
         char text[512];
         snprintf(text, sizeof text, "found container \"%.255s\" (uid %.63s): it is left alone until somebody decides",
                  m->container, m->uid);
         sc_host_event(r, h, "quarantine", HARPOON__V1__SEVERITY__SEVERITY_WARNING, NULL, text);
+        if (sc_host_attached(h))
+            sc_dispatch_inventory(r, h); /* tells what is known of it */
         return;
     }
-    if (!c || !m->status || (time_ns && time_ns < c->observed_ns))
-        return;
-    c->observed_ns = time_ns;
-    sc_status_take(r, c, m->status, m->generation, m->kind, NULL);
+    ask_if_unknown(r, h, session, m->uid, m->generation, m->status);
+    if (c && m->status && is_latest(h, c, session, m->report_id))
+        sc_status_take(r, c, m->status, m->generation, m->kind, NULL);
 }
 
 /* The router could not hand a command over. */
@@ -216,12 +255,12 @@ static void take_undelivered(struct sc_region *r, struct sc_host *h, const Harpo
         sc_host_detach(r, h, "no_session");
         return;
     }
-    if (!c || c->flight == SC_WANT_NOTHING || c->flight_generation != m->undelivered->generation ||
+    if (!c || c->flight == SC_WANT_NOTHING || sc_open(c)->flight_generation != m->undelivered->generation ||
         c->flight_journalled)
         return;
     if (!strcmp(m->undelivered->reason, "buffer_full")) {
         c->flight = SC_WANT_NOTHING;
-        sc_timer_set(r, &c->flight_timer, r->config.republish_ms);
+        sc_timer_set(r, &sc_open(c)->flight_timer, r->config.republish_ms);
     } else if (sc_host_attached(h) && h->pb->session != m->session) {
         sc_dispatch(r, c); /* was meant for an earlier session */
     }
@@ -231,18 +270,20 @@ int sc_report_take(struct sc_region *r, const Harpoon__Internal__V1__Report *m, 
 {
     if (strcmp(m->region, r->name) != 0)
         return hp_fail(e, HP_EINVAL, "region: \"%.64s\" is not this one", m->region);
-    if (!hp_segment_valid(m->host) || strlen(m->router) > 128)
+    if (!hp_segment_valid(m->host) || !*m->router || strlen(m->router) > 128)
         return hp_fail(e, HP_EINVAL, "host or router: not a name");
     if (m->body_case == HARPOON__INTERNAL__V1__REPORT__BODY__NOT_SET)
         return hp_fail(e, HP_EINVAL, "body: is missing");
     if (m->body_case == HARPOON__INTERNAL__V1__REPORT__BODY_ATTACH) {
+        if (m->session < 0)
+            return hp_fail(e, HP_EINVAL, "session: below 0");
         sc_host_attach(r, m);
         return 0;
     }
     if (m->body_case == HARPOON__INTERNAL__V1__REPORT__BODY_RESULT &&
-        (m->result->generation > SC_GENERATION_MAX ||
-         (m->result->status && m->result->status->observed_generation > SC_GENERATION_MAX)))
-        return hp_fail(e, HP_EINVAL, "result.generation: over %d", SC_GENERATION_MAX);
+        (m->result->generation > HP_GENERATION_MAX ||
+         (m->result->status && m->result->status->observed_generation > HP_GENERATION_MAX)))
+        return hp_fail(e, HP_EINVAL, "result.generation: over %d", HP_GENERATION_MAX);
     struct sc_host *h = hp_map_get(&r->hosts, m->host);
     if (!h)
         return 0; /* not attached since the record began: nothing can be known of it */
@@ -257,10 +298,10 @@ int sc_report_take(struct sc_region *r, const Harpoon__Internal__V1__Report *m, 
         take_journalled(r, h, m->journalled);
         break;
     case HARPOON__INTERNAL__V1__REPORT__BODY_RESULT:
-        take_result(r, h, m->result);
+        take_result(r, h, m->session, m->result);
         break;
     case HARPOON__INTERNAL__V1__REPORT__BODY_OBSERVATION:
-        take_observation(r, h, m->observation);
+        take_observation(r, h, m->session, m->observation);
         break;
     case HARPOON__INTERNAL__V1__REPORT__BODY_INVENTORY:
         if (m->session == h->pb->session)

@@ -5,9 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/containers.h"
+#include "core/hosts.h"
+#include "core/operations.h"
 #include "core/state.h"
 #include "wire/codec.h"
 #include "wire/names.h"
+
+enum { RESERVE_DEFAULT_S = 300 };
 
 #define Q(x) HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_##x
 #define V(x) HARPOON__V1__VERB__VERB_##x
@@ -112,6 +117,14 @@ static int find_target(const struct sc_region *r, const Harpoon__Internal__V1__R
         return container_target(r, q, i, V(RESTART), q->restart->name, q->restart->deadline_seconds, e);
     case Q(DELETE):
         return container_target(r, q, i, V(DELETE), q->delete_->name, q->delete_->deadline_seconds, e);
+    case Q(MOVE):
+        return container_target(r, q, i, V(MOVE), q->move->name, q->move->deadline_seconds, e);
+    case Q(RESERVE):
+        if (create_target(r, q, i, q->reserve->create, e))
+            return HP_EINVAL;
+        i->verb = V(RESERVE);
+        i->deadline_s = q->reserve->ttl_seconds > 0 ? q->reserve->ttl_seconds : RESERVE_DEFAULT_S;
+        return 0;
     case Q(CANCEL):
         return cancel_target(r, q, i, e);
     case Q(CORDON):
@@ -119,9 +132,17 @@ static int find_target(const struct sc_region *r, const Harpoon__Internal__V1__R
     case Q(UNCORDON):
         return host_target(r, q, i, V(UNCORDON), q->uncordon->name, e);
     case Q(DRAIN):
+        i->deadline_s = q->drain->deadline_seconds;
         return host_target(r, q, i, V(DRAIN), q->drain->name, e);
     case Q(DECLARE_LOST):
         return host_target(r, q, i, V(DECLARE_LOST), q->declare_lost->name, e);
+    case Q(ADOPT):
+        return host_target(r, q, i, V(ADOPT), q->adopt->name, e);
+    case Q(PROPOSE_MOVES): /* of the whole region */
+        i->verb = V(UNSPECIFIED);
+        return 0;
+    case Q(HOST_LOAD):
+        return host_target(r, q, i, V(UNSPECIFIED), q->host_load->name, e);
     default:
         return hp_fail(e, HP_EINVAL, "payload: is missing or not known");
     }
@@ -132,6 +153,12 @@ static bool id_valid(const char *id)
     return strlen(id) == HP_OPERATION_ID_LEN && strspn(id, "0123456789abcdef") == HP_OPERATION_ID_LEN;
 }
 
+/* Answered, and never recorded. */
+static bool is_question(const Harpoon__Internal__V1__Request *q)
+{
+    return q->payload_case == Q(EXPLAIN) || q->payload_case == Q(HOST_LOAD) || q->payload_case == Q(PROPOSE_MOVES);
+}
+
 static int check_envelope(const struct sc_region *r, const Harpoon__Internal__V1__Request *q, struct hp_error *e)
 {
     if (!id_valid(q->operation_id))
@@ -140,7 +167,7 @@ static int check_envelope(const struct sc_region *r, const Harpoon__Internal__V1
         return hp_fail(e, HP_EINVAL, "region: \"%.64s\" is not \"%s\"", q->region, r->name);
     if (*q->project && !hp_segment_valid(q->project))
         return hp_fail(e, HP_EINVAL, "project: \"%.64s\" is not a name", q->project);
-    if (q->payload_digest.len != 32 && q->payload_case != Q(EXPLAIN))
+    if (q->payload_digest.len != 32 && !is_question(q))
         return hp_fail(e, HP_EINVAL, "payload_digest: %zu bytes, not 32", q->payload_digest.len);
     if (strlen(q->request_id) > HP_REQUEST_ID_MAX || strlen(q->principal) > HP_NAME_MAX)
         return hp_fail(e, HP_EINVAL, "request_id or principal: too long");
@@ -149,29 +176,29 @@ static int check_envelope(const struct sc_region *r, const Harpoon__Internal__V1
 
 static bool changes_nothing(const Harpoon__Internal__V1__Request *q)
 {
-    return q->validate_only || q->payload_case == Q(EXPLAIN);
+    return q->validate_only || is_question(q);
 }
 
 /* ---- Answers ---- */
 
-static void answer(struct sc_region *r, const struct sc_intake *i, const Google__Rpc__Status *status,
-                   const Harpoon__V1__Operation *operation, Harpoon__V1__ExplainResponse *explain)
+static void send_verdict(struct sc_region *r, const struct sc_intake *i, Harpoon__Internal__V1__Verdict *v)
 {
-    Harpoon__Internal__V1__Verdict v = HARPOON__INTERNAL__V1__VERDICT__INIT;
     Google__Rpc__Status ok = GOOGLE__RPC__STATUS__INIT;
     if (!i->reply_to)
         return;
     struct sc_message *m = sc_alloc(r, sizeof *m);
     if (!m)
         return;
-    v.operation_id = i->message->operation_id;
-    v.status = status ? (Google__Rpc__Status *)status : &ok;
-    v.operation = (Harpoon__V1__Operation *)operation;
-    v.explain = explain;
+    v->operation_id = i->message->operation_id;
+    bool well = !v->status;
+    if (well)
+        v->status = &ok;
     m->kind = SC_SEND_VERDICT;
     snprintf(m->key, sizeof m->key, "%s", i->reply_to);
     m->correlation = i->correlation ? sc_strdup(r, i->correlation) : NULL;
-    m->body = sc_blob_pack(r, &v.base);
+    m->body = sc_blob_pack(r, &v->base);
+    if (well)
+        v->status = NULL;
     if (!m->body) {
         sc_message_free(m);
         return;
@@ -179,11 +206,19 @@ static void answer(struct sc_region *r, const struct sc_intake *i, const Google_
     sc_messages_append(&r->verdicts, m);
 }
 
+static void answer(struct sc_region *r, const struct sc_intake *i, const Google__Rpc__Status *status,
+                   const Harpoon__V1__Operation *operation)
+{
+    Harpoon__Internal__V1__Verdict v = HARPOON__INTERNAL__V1__VERDICT__INIT;
+    v.status = (Google__Rpc__Status *)status;
+    v.operation = (Harpoon__V1__Operation *)operation;
+    send_verdict(r, i, &v);
+}
+
 static void answer_operation(struct sc_region *r, const struct sc_intake *i, const struct sc_operation *op)
 {
     struct sc_operation_scratch s;
-    answer(r, i, op->stage == HARPOON__V1__STAGE__STAGE_REJECTED ? op->error : NULL, sc_operation_message(r, op, &s),
-           NULL);
+    answer(r, i, op->stage == HARPOON__V1__STAGE__STAGE_REJECTED ? op->error : NULL, sc_operation_message(r, op, &s));
 }
 
 static void answer_conflict(struct sc_region *r, const struct sc_intake *i, const char *operation, const char *target)
@@ -195,7 +230,7 @@ static void answer_conflict(struct sc_region *r, const struct sc_intake *i, cons
     s = hp_status_add_metadata(s, "operation", operation);
     s = hp_status_add_metadata(s, "target", target);
     s = hp_status_add_metadata(s, "requested_target", i->target);
-    answer(r, i, s, NULL, NULL);
+    answer(r, i, s, NULL);
     hp_status_free(s);
 }
 
@@ -223,7 +258,7 @@ static bool repeated(struct sc_region *r, const struct sc_intake *i)
     if (i->verb == V(CANCEL) && old->stage == HARPOON__V1__STAGE__STAGE_SUCCEEDED && i->found_target &&
         i->found_target->operation)
         old = i->found_target->operation;
-    answer(r, i, old->stage == HARPOON__V1__STAGE__STAGE_REJECTED ? old->error : NULL, old, NULL);
+    answer(r, i, old->stage == HARPOON__V1__STAGE__STAGE_REJECTED ? old->error : NULL, old);
     return true;
 }
 
@@ -232,18 +267,46 @@ static bool repeated(struct sc_region *r, const struct sc_intake *i)
 static void explain(struct sc_region *r, const struct sc_intake *i)
 {
     const Harpoon__V1__ExplainRequest *x = i->message->explain;
-    const Harpoon__V1__Container *c = x->create->container;
+    const Harpoon__V1__ContainerSpec *spec = x->create->container ? x->create->container->spec : NULL;
     Harpoon__V1__ExplainResponse *out = NULL;
     struct sc_query q;
-    struct sc_res need = sc_spec_res(c ? c->spec : NULL);
+    struct sc_res need = sc_spec_res(spec);
     size_t hosts_max = x->max_hosts <= 0 ? 20 : (size_t)x->max_hosts;
-    sc_query_init(r, &q, &need, c && c->spec ? c->spec->placement : NULL, i->message->project, NULL);
+    sc_query_init(r, &q, &need, spec, i->message->project, NULL);
     if (sc_place_explain(r->slots, r->slot_count, &q, r->name, hosts_max < 1000 ? hosts_max : 1000, &out)) {
         sc_fail(r, HP_ENOMEM);
         return;
     }
-    answer(r, i, NULL, NULL, out);
+    if (spec && !out->feasible_count && sc_preempts(spec) && sc_victims_explain(r, &q, spec, &out->preemption))
+        sc_fail(r, HP_ENOMEM);
+    Harpoon__Internal__V1__Verdict v = HARPOON__INTERNAL__V1__VERDICT__INIT;
+    v.explain = out;
+    send_verdict(r, i, &v);
     harpoon__v1__explain_response__free_unpacked(out, NULL);
+}
+
+static void host_load(struct sc_region *r, const struct sc_intake *i)
+{
+    Harpoon__Internal__V1__Verdict v = HARPOON__INTERNAL__V1__VERDICT__INIT;
+    const struct sc_host *h = hp_map_get(&r->hosts, strrchr(i->target, '/') + 1);
+    struct sc_pressure_scratch s;
+    if (h)
+        v.host_load = sc_pressure_message(r, h, &s);
+    else
+        v.status = hp_status_new(HP_CODE_NOT_FOUND, "HOST_NOT_FOUND", "host \"%s\" does not exist", i->target);
+    send_verdict(r, i, &v);
+    if (!h)
+        hp_status_free(v.status);
+}
+
+static void propose_moves(struct sc_region *r, const struct sc_intake *i)
+{
+    Harpoon__Internal__V1__Verdict v = HARPOON__INTERNAL__V1__VERDICT__INIT;
+    v.propose_moves = sc_rebalance(r, i->message->propose_moves);
+    if (!v.propose_moves)
+        return;
+    send_verdict(r, i, &v);
+    harpoon__v1__propose_moves_response__free_unpacked(v.propose_moves, NULL);
 }
 
 static Google__Rpc__Status *decide_one(struct sc_region *r, const struct sc_intake *i, struct sc_operation *op,
@@ -255,6 +318,10 @@ static Google__Rpc__Status *decide_one(struct sc_region *r, const struct sc_inta
         return sc_create_decide(r, op, q, dry_run);
     case V(DELETE):
         return sc_delete_decide(r, op, q, dry_run);
+    case V(MOVE):
+        return sc_move_decide(r, op, q, dry_run);
+    case V(RESERVE):
+        return sc_reserve_decide(r, op, q, dry_run);
     case V(CANCEL):
         return sc_cancel_decide(r, op, i->found_target, dry_run);
     case V(CORDON):
@@ -262,6 +329,8 @@ static Google__Rpc__Status *decide_one(struct sc_region *r, const struct sc_inta
     case V(DRAIN):
     case V(DECLARE_LOST):
         return sc_host_decide(r, op, q, dry_run);
+    case V(ADOPT):
+        return sc_adopt_decide(r, op, q, dry_run);
     default:
         return sc_change_decide(r, op, q, dry_run);
     }
@@ -269,17 +338,9 @@ static Google__Rpc__Status *decide_one(struct sc_region *r, const struct sc_inta
 
 static void decide(struct sc_region *r, const struct sc_intake *i)
 {
-    struct sc_operation *op = sc_operation_new(r, i->message, i->verb, i->target, i->deadline_s);
+    struct sc_operation *op = sc_operation_begin(r, i->message, i->verb, i->target, i->deadline_s);
     if (!op)
         return;
-    if (hp_map_put(&r->operations, op->id, op, NULL)) {
-        sc_fail(r, HP_ENOMEM);
-        sc_operation_free(op);
-        return;
-    }
-    sc_known_add(r, op->id);
-    op->active = true;
-    r->active_count++;
     Google__Rpc__Status *error = decide_one(r, i, op, false);
     if (r->failed) {
         hp_status_free(error);
@@ -301,7 +362,7 @@ static void validate(struct sc_region *r, const struct sc_intake *i)
     if (!op)
         return;
     Google__Rpc__Status *error = decide_one(r, i, op, true);
-    answer(r, i, error, sc_operation_message(r, op, &s), NULL);
+    answer(r, i, error, sc_operation_message(r, op, &s));
     hp_status_free(error);
     sc_operation_free(op);
 }
@@ -331,6 +392,10 @@ void sc_request_drain(struct sc_region *r)
             return;
         if (i->message->payload_case == Q(EXPLAIN))
             explain(r, i);
+        else if (i->message->payload_case == Q(HOST_LOAD))
+            host_load(r, i);
+        else if (i->message->payload_case == Q(PROPOSE_MOVES))
+            propose_moves(r, i);
         else if (i->message->validate_only)
             validate(r, i);
         else if (!repeated(r, i))
@@ -402,10 +467,10 @@ static Harpoon__Internal__V1__OperationRecord *found(struct sc_region *r, const 
 {
     if (!row || row > l->count || !l->rows[row - 1].found)
         return NULL;
-    Harpoon__Internal__V1__OperationRecord *m =
-        harpoon__internal__v1__operation_record__unpack(NULL, l->rows[row - 1].body_len, l->rows[row - 1].body);
+    Harpoon__Internal__V1__OperationRecord *m = sc_pb_unpack(r, &harpoon__internal__v1__operation_record__descriptor,
+                                                             l->rows[row - 1].body, l->rows[row - 1].body_len);
     if (!m || !m->operation)
-        sc_fail(r, HP_ECORRUPT);
+        sc_fail(r, HP_ECORRUPT); /* unless it has failed for want of memory */
     return m;
 }
 

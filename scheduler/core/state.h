@@ -7,8 +7,12 @@
 #include <stdio.h>
 
 #include "base/map.h"
+#include "core/container_map.h"
+#include "core/images.h"
 #include "core/list.h"
+#include "core/place_index.h"
 #include "core/region.h"
+#include "core/share.h"
 #include "core/timers.h"
 #include "grpc/status.h"
 #include "harpoon/internal/v1/record.pb-c.h"
@@ -20,20 +24,26 @@ enum {
     SC_QUEUE_MAX = 64,      /* operations waiting on one container */
     SC_PENDING_TRIES = 256, /* waiting creates tried in one go */
     SC_SLOTS_MAX = 64,
-    SC_LOOKUP_MAX = 512,  /* ids in one lookup */
-    SC_MARK_EVERY = 1024, /* events between two retention marks */
+    SC_GROUP_KEY_MAX = 512,
+    SC_GANG_MAX = 64,                         /* members */
+    SC_VICTIMS_MAX = SC_PREEMPT_PARALLEL_MAX, /* containers that may have to go for one create */
+    SC_LOOKUP_MAX = 512,                      /* ids in one lookup */
+    SC_PAGE_EVENTS_MAX = 1000,                /* events read back from the record at a time */
+    SC_MARK_EVERY = 1024,                     /* events between two retention marks */
     SC_MARKS_MAX = 4096,
-    SC_GENERATION_MAX = 1 << 30, /* what a host may claim to know; more is not believed */
+    SC_STRAYS_MAX = 2048, /* unknown containers of one host; more are not remembered */
+    SC_STRAY_BYTES_MAX =
+        4 << 20, /* of their specs; what is over is not remembered, and cannot be adopted before others are */
 };
 
 struct sc_project {
     char name[64];
-    struct sc_res used; /* sum of its containers' claims */
+    struct sc_res used; /* sum of its containers' claims; those of storage classes are in its disk_bytes */
     int64_t containers; /* in the region */
     struct sc_quota quota;
 };
 
-/* Hosts that have containers of one anti-affinity group of one project. */
+/* Hosts that have containers of one group of one project. */
 struct sc_group_member {
     struct sc_host *host;
     int count;
@@ -41,55 +51,165 @@ struct sc_group_member {
 struct sc_group {
     struct sc_group_member *members;
     size_t count, room;
-    int containers; /* that name it, placed or not */
-    char key[];     /* "project/group" */
+    int containers;         /* that name it, placed or not */
+    int moving;             /* moves under way of its members: one at a time */
+    struct sc_list waiting; /* of a gang: sc_operation.gang of the creates that wait for a place, oldest first */
+    size_t waiting_count;
+    char key
+        []; /* "project/group" of anti-affinity, "+project/group" of affinity, "=project/group" of a spread, "*project/gang" */
+};
+
+/* Of a host's last metrics, what its averages do not tell. */
+struct sc_sample {
+    int64_t memory_bytes, disk_bytes;
+    float cpu_millis, rx_bps, tx_bps, read_bps, write_bps;
+    int32_t containers_running;
+};
+
+/* For the brake. */
+enum sc_voice { SC_VOICE_HEARD, SC_VOICE_SILENT, SC_VOICE_COUNT, SC_VOICE_NONE = SC_VOICE_COUNT };
+
+/* Of harpoon.v1.Host, what is a host's own (host_body.c); under the same names. */
+struct sc_host_own {
+    char *rack, *router; /* words */
+    union {
+        char *text;       /* NULL: none */
+        uint8_t uuid[16]; /* if boot_uuid: it is one, as Linux writes them */
+    } boot;               /* id of its facts */
+    int64_t session;
+    uint8_t state;
+    bool cordoned, draining;
+    bool boot_uuid;
+    uint32_t recorded; /* digest of what the row says of its claims, while the record is loaded */
 };
 
 struct sc_host {
     struct sc_region *region;
     size_t slot; /* index in region->slots */
     struct sc_slot_info info;
-    char name[64];         /* short */
-    Harpoon__V1__Host *pb; /* as recorded; claimed and container_count are filled in when packed */
-    uint64_t heard_ms;     /* last sign of life */
+    const char *name; /* short; the end of its full name */
+    struct sc_host_own pb[1];
+    struct sc_make *make; /* what it has in common */
+    struct sc_image_set images;
+    int64_t attach_ns, update_ns; /* wall; 0 never */
+    uint64_t heard_ms;            /* last sign of life */
     struct sc_timer silence, resync;
     struct sc_list containers; /* sc_container.on_host */
-    int64_t container_count;
-    int64_t inventory_id; /* request under way; 0 none */
+    int64_t inventory_id;      /* request under way; 0 none */
+    struct sc_list strays;     /* sc_stray.on_host */
+    uint32_t stray_count, stray_bytes;
+    uint32_t container_count;
+    bool stray;      /* it was told to remove or to leave alone something that has no place there: asked again later */
+    bool stray_open; /* … and no inventory has shown since that it was done */
+    bool inventory_specs; /* the inventory request asks for specs */
+    bool specs_wanted;    /* something unknown was found: ask again, with specs */
+    uint8_t voice;        /* enum sc_voice, as counted */
+    bool settled;         /* an inventory was taken in, in this reign */
+    bool inventoried;     /* … and in this session: what earlier ones said is older */
+    bool passed_over;     /* an attachment was ignored as older than the one in force */
     bool dirty, urgent;   /* to be written; and with the next batch */
-    uint64_t written_ms;  /* when last written */
+    struct hp_load load;
+    struct sc_list load_link; /* in region->loads while the load is known */
+    struct sc_sample sample;  /* the last one */
+    uint64_t written_ms;      /* when last written */
     struct sc_list dirty_link;
+    char full_name[];
+};
+
+/* What hosts of one make have in common. */
+struct sc_make {
+    int hosts;
+    Harpoon__V1__Host *pb;      /* zone, labels, taints, allocatable, and facts but boot id and images */
+    struct sc_storage *storage; /* what may be claimed of its storage classes; NULL: it has none */
+    char key[65];
+};
+
+/* A container that a host has and the record does not know. */
+struct sc_stray {
+    struct sc_list link;    /* in region->strays */
+    struct sc_list on_host; /* in host->strays */
+    struct sc_host *host;
+    char uid[27];
+    char *name; /* as the host knows it; "" none */
+    int64_t generation, restart_serial;
+    int state;
+    Harpoon__V1__ContainerSpec *spec; /* NULL: not known */
+    size_t spec_bytes;                /* packed */
+    bool asked;                       /* the host was asked for its spec */
+    int64_t seen_inventory;           /* the last inventory that it was in */
 };
 
 /* What a container's host shall do next. */
 enum sc_want { SC_WANT_NOTHING, SC_WANT_ENSURE, SC_WANT_REMOVE };
 
-struct sc_container {
-    struct sc_region *region;
-    Harpoon__V1__Container *pb; /* what is asked for, with all accepted changes; status */
+/* Whether it may be moved. */
+enum sc_stay { SC_MOVES, SC_STAYS_STATE, SC_STAYS_VOLUMES, SC_STAYS_HOST, SC_STAYS_ENDED };
+
+/* What containers of one kind have in common, beside their spec: see sc_traits. */
+struct sc_traits {
     struct sc_project *project;
-    struct sc_group *group; /* NULL none */
-    struct sc_host *host;   /* NULL: not placed */
-    struct sc_list on_host;
-    int64_t restart_serial;
+    struct sc_group *group, *affine, *spread, *gang; /* of anti-affinity, of affinity, of a spread; NULL none */
     struct sc_res claim;
+    int16_t priority; /* these two are only kept at rest (victims.c) */
+    uint8_t stay;     /* enum sc_stay */
+};
+
+/* What is known of a container beyond that, while something is under way on it or was lately; at rest it is packed (container_body.c). */
+struct sc_open {
+    struct sc_list link; /* in region->opened */
+    struct sc_container *container;
+    struct sc_traits traits;
+    Harpoon__V1__Container *
+        pb; /* what is asked for, with all accepted changes; status. Its name and uid are the container's own; its generation is set when it is told */
     Harpoon__Internal__V1__ContainerBase *confirmed; /* see ContainerRecord; NULL: same as pb */
-    bool deleting, cleanup, sync, remove_sent;       /* see ContainerRecord */
-    struct sc_operation *delete_op;                  /* the active delete */
-    struct sc_list queue;        /* active create and changes, oldest first; the first is being done */
-    char operation_id[33];       /* of the present generation */
-    int64_t reported_generation; /* last result or observation */
-    int reported_desired, reported_state;
-    int64_t observed_ns; /* time of the last observation */
+    int64_t restored_generation;                     /* see ContainerRecord */
     /* The command under way. */
-    enum sc_want flight; /* NOTHING: none */
     int64_t flight_generation;
     int64_t flight_after; /* inventory requests made before it was sent */
-    bool flight_journalled;
     struct sc_timer flight_timer;
-    int64_t seen_inventory; /* the last inventory that it was in */
-    bool dirty;
     struct sc_list dirty_link;
+};
+
+struct sc_container {
+    struct sc_region *region;
+    struct sc_open *open;       /* NULL: at rest, and then: */
+    struct sc_share *common;    /* begins with its traits */
+    uint8_t *own;               /* see container_own.h */
+    struct sc_list order;       /* in region->all */
+    struct sc_host *host;       /* NULL: not placed */
+    struct sc_storage *storage; /* claimed of storage classes, wherever its claim is; NULL: nothing, or no more */
+    struct sc_list on_host;
+    struct sc_list queue;           /* active create and changes, oldest first; the first is being done */
+    struct sc_operation *delete_op; /* the active delete */
+    int64_t generation, restart_serial;
+    int64_t reported_generation; /* last result or observation */
+    int64_t reported_id;         /* see ContainerRecord */
+    int64_t seen_inventory;      /* the last inventory that it was in */
+    int reported_desired, reported_state;
+    uint8_t flight; /* enum sc_want: the command under way; NOTHING: none */
+    bool flight_journalled;
+    bool primary;                              /* counted as one, on its host */
+    bool deleting, cleanup, sync, remove_sent; /* see ContainerRecord */
+    bool leaving;                              /* the same; the first of the queue is a move */
+    bool no_room; /* its drain has found no place for it; until there is more room somewhere */
+    bool dirty;
+    bool etag_own;         /* at rest: it has an etag that does not follow from its generation */
+    char operation_id[33]; /* of the present generation */
+    char uid[27];
+    struct sc_container *chain[SC_CONTAINER_KEYS]; /* in the maps */
+    char name[];
+};
+
+/* A place on a host that is taken for what is not there yet. */
+struct sc_hold {
+    struct sc_list link; /* in region->holds */
+    struct sc_list
+        preemption; /* in region->preemptions: of a create that preempts; `res` is what there is so far, never more than is free */
+    struct sc_operation *op;
+    struct sc_host *host;
+    struct sc_res res;
+    struct sc_storage *storage; /* NULL: nothing */
+    struct sc_group *group;     /* of anti-affinity: it counts as one of its members there; NULL none */
 };
 
 struct sc_operation {
@@ -112,6 +232,8 @@ struct sc_operation {
     uint8_t digest[32];
     char (*excluded)[64];
     size_t excluded_count;
+    uint32_t
+        excluded_passing; /* bits of `excluded`: refused for their load, and may be tried again when no breaker of theirs is open */
     uint8_t *change; /* packed Request with the payload only */
     size_t change_len;
     int64_t restart_serial;
@@ -121,7 +243,16 @@ struct sc_operation {
     bool pending;                   /* in region->pending */
     struct sc_container *container; /* while active, and the verb is of containers */
     struct sc_list queue;           /* in container->queue */
-    struct sc_list wait;            /* in region->pending while active, in region->recent afterwards */
+    struct sc_list gang;            /* in group->waiting: a create of a gang, while it is pending */
+    struct sc_list
+        wait; /* in region->pending, or, a drain, in region->drains, while active, in region->recent afterwards */
+    struct sc_hold *hold;        /* NULL none */
+    struct sc_list preemptor;    /* in region->preemptors: a create that waits and may preempt */
+    bool preempt_looked;         /* it found nobody to preempt, on any host */
+    char *preempted_by;          /* move: name of the container that its own has to make room for; NULL none */
+    char *wanted_host;           /* move: NULL any */
+    char parent[33];             /* move: id of the drain, or of the create that preempts, that asked for it; "" none */
+    int parallel, moved, moving; /* drain: moves at a time; that have succeeded; under way */
     struct sc_list dirty_link;
     struct sc_timer expiry;
 };
@@ -145,7 +276,7 @@ struct sc_backlog {
     struct sc_list link;
     int64_t sequence;
     struct sc_blob *body;
-    bool confirmed, failed;
+    bool confirmed, waits; /* neither: it flies */
 };
 
 /* Operation ids seen, folded to 8 bytes. */
@@ -159,6 +290,7 @@ struct sc_known {
 struct sc_slots {
     size_t index[SC_SLOTS_MAX], count;
     bool all;
+    bool skew; /* all for those with a limit to their skew: it may allow others now */
 };
 
 struct sc_mark {
@@ -174,16 +306,55 @@ struct sc_region {
     bool leading;
     int failed; /* HP_E…: the reign is over */
 
-    struct hp_map hosts, containers, uids, operations, projects, groups;
+    struct hp_map hosts, operations, projects, groups;
+    struct sc_container_map containers, uids;
+    struct sc_list all;                /* sc_container.order, as they came */
+    struct sc_list opened;             /* sc_open.link, those that were opened last at the end */
+    size_t opened_count, opened_since; /* of these; since some were laid to rest */
+    struct sc_open *spare;   /* what is seen when there is no memory to open another, and the region has failed */
+    struct sc_shares shares; /* of containers at rest */
+    struct hp_map makes,
+        words; /* struct sc_make by digest; racks and routers of hosts, with their counts (host_body.c) */
     struct sc_slot *slots;
     size_t slot_count, slot_room;
-    size_t attached_count; /* hosts */
-    uint32_t stamp;        /* of the last placement query */
+    struct sc_images images;                     /* of the hosts */
+    struct sc_topology topology;                 /* of the slots */
+    struct sc_index indexes[SC_CLASSES_MAX + 1]; /* of the slots; the first by the region's weights (places.c) */
+    size_t index_count;
+    uint8_t class_index[SC_CLASSES_MAX]; /* of each class of the configuration */
+    size_t attached_count;               /* hosts */
+    size_t function_hosts;               /* those that have network functions */
+    uint32_t stamp;                      /* of the last placement query */
+    size_t *only;                        /* slots of the query's affinity group */
+    size_t only_room;
+    struct sc_storage_item needs[SC_STORAGE_NEEDS_MAX]; /* of the query */
+    size_t storage_hosts;                               /* that have storage classes */
     struct sc_timers timers;
-    struct sc_timer republish, settle, pending_timer;
+    struct sc_timer republish, settle, pending_timer, restore_timer, stale_timer;
+    struct sc_list loads;          /* sc_host.load_link, the oldest sample first */
+    size_t breaker_count;          /* open, of all hosts */
+    size_t voices[SC_VOICE_COUNT]; /* hosts, by their voice */
+    bool braked;
+    bool restored,
+        restored_changed;  /* the record was restored, and hosts are still being asked; this is to be written */
+    struct sc_list strays; /* sc_stray.link */
+    size_t stray_count;
 
     struct sc_list pending; /* creates that wait for a place, oldest first */
     size_t pending_count;
+    struct sc_list holds;       /* sc_hold.link */
+    struct hp_map reservations; /* their operations, by the container's full name */
+    struct sc_list preemptors;  /* sc_operation.preemptor, the highest priority first */
+    struct sc_list preemptions; /* sc_hold.preemption, oldest first; at most one of a host */
+    int64_t victims, preempted; /* being removed to make room; and in this reign so far */
+    struct sc_slots prey,
+        preyed; /* hosts where there may be other victims: since the last look; in the one under way */
+    struct sc_list *preempt_next;     /* where the look goes on; NULL: none is under way */
+    struct sc_container **candidates; /* scratch of victims.c */
+    size_t candidate_room;
+    struct sc_list drains;        /* active ones, oldest first */
+    int64_t drain_sequence;       /* when they were looked at last */
+    bool more_room;               /* since then */
     struct sc_slots freed, tried; /* hosts with more room than before: since the last try; in the try under way */
     struct sc_list *pending_next; /* where the try goes on; NULL: none is under way */
     struct sc_list recent;        /* ended operations, oldest first */
@@ -204,7 +375,14 @@ struct sc_region {
     size_t mark_count;
     int64_t mark_every;
     struct sc_list backlog;
-    size_t backlog_count;
+    size_t backlog_count, flying_count, waiting_count;
+    struct sc_list *backlog_at; /* where the last outcome was found; NULL: nowhere */
+    int64_t committed_sequence; /* of the last batch that is in the record */
+    bool stream_away;           /* nothing is published */
+    bool stream_proven;         /* it has confirmed something since it was away */
+    int64_t hole_after,
+        hole_to;            /* events of the backlog that only the record has, first less one and last; 0, 0: none */
+    bool fetching, closing; /* a page of the hole is being read; the last one */
     int64_t inventory_ids;
     uint64_t announced_ms; /* when a router was last asked to announce its sessions */
 
@@ -232,12 +410,19 @@ struct sc_blob *sc_blob_pack(struct sc_region *r, const ProtobufCMessage *m);
 void sc_pb_set(struct sc_region *r, char **field, const char *value);
 /* A deep copy on the plain heap; NULL ends the reign. */
 void *sc_pb_clone(struct sc_region *r, const ProtobufCMessage *m);
+/* What we wrote ourselves, or have received as part of a message, whose limits hold. NULL when it is no message of the kind, and when there is no memory: then the region has failed. */
+void *sc_pb_unpack(struct sc_region *r, const ProtobufCMessageDescriptor *d, const void *body, size_t len);
 void sc_timer_set(struct sc_region *r, struct sc_timer *t, uint64_t after_ms);
 void sc_timestamp(Google__Protobuf__Timestamp *t, int64_t ns);
 int64_t sc_timestamp_ns(const Google__Protobuf__Timestamp *t); /* 0 for NULL */
 void sc_messages_append(struct sc_messages *list, struct sc_message *m);
 struct sc_project *sc_project_get(struct sc_region *r, const char *name);
-struct sc_group *sc_group_get(struct sc_region *r, const char *project, const char *group);
+/* `kind`: "" of anti-affinity, "+" of affinity, "=" of a spread, "*": a gang. Find: NULL when there is none. */
+struct sc_group *sc_group_find(const struct sc_region *r, const char *kind, const char *project, const char *group);
+struct sc_group *sc_group_get(struct sc_region *r, const char *kind, const char *project, const char *group);
+/* One less names it, or belongs to it; it may be freed. */
+void sc_group_leave(struct sc_region *r, struct sc_group *g); /* NULL is legal */
+void sc_project_leave(struct sc_region *r, struct sc_project *p);
 void sc_group_move(struct sc_region *r, struct sc_group *g, struct sc_host *host, int delta);
 bool sc_known_has(const struct sc_known *k, const char *id);
 void sc_known_add(struct sc_region *r, const char *id);
@@ -254,180 +439,22 @@ struct sc_event_args {
 };
 /* Takes the next sequence, packs, and adds to the next batch. */
 void sc_event_emit(struct sc_region *r, const struct sc_event_args *a);
-void sc_backlog_add(struct sc_region *r, int64_t sequence, struct sc_blob *body);
+/* Behind all others. It is published with `out`, unless it must wait; NULL: it waits. */
+void sc_backlog_add(struct sc_region *r, int64_t sequence, struct sc_blob *body, struct sc_messages *out);
 void sc_backlog_published(struct sc_region *r, int64_t sequence, bool confirmed);
-/* Events to publish now: failed ones again. */
-void sc_backlog_resend(struct sc_region *r, struct sc_messages *out, bool all);
+/* Publishes what waits and is committed, as many as the stream is to confirm at a time. */
+void sc_backlog_send(struct sc_region *r, struct sc_messages *out);
+void sc_backlog_stream(struct sc_region *r, bool away);
+/* The next page of what only the record has; NULL: none, or not now. */
+struct sc_page *sc_backlog_page(struct sc_region *r);
+void sc_backlog_fetched(struct sc_region *r, struct sc_page *p);
 void sc_mark_add(struct sc_region *r, int64_t sequence, int64_t time_ns);
 /* The first sequence that is younger than `age_ms`. */
 int64_t sc_mark_before(const struct sc_region *r, int64_t age_ms);
 
-/* ---- operation.c: the life cycle ---- */
-struct sc_operation *sc_operation_new(struct sc_region *r, const Harpoon__Internal__V1__Request *q, int verb,
-                                      const char *target, int deadline_s);
-void sc_operation_free(struct sc_operation *op);
-/* The one function that changes a stage: asserts the table, stamps, records, and emits the event. */
-void sc_operation_move(struct sc_region *r, struct sc_operation *op, int stage);
-/* Ends it; takes `error` (NULL for SUCCEEDED). */
-void sc_operation_end(struct sc_region *r, struct sc_operation *op, int stage, Google__Rpc__Status *error);
-void sc_operation_dirty(struct sc_region *r, struct sc_operation *op);
-/* Why it waits; NULL: it does not. */
-void sc_operation_reason(struct sc_region *r, struct sc_operation *op, const char *reason);
-bool sc_stage_ended(int stage);
-const char *sc_stage_name(int stage);
-
-/* The message form; borrows from `op`, valid as long as that and the scratch. */
-struct sc_operation_scratch {
-    Harpoon__V1__Operation m;
-    Google__Protobuf__Timestamp create, update, deadline;
-    Harpoon__V1__StageChange history[SC_HISTORY_MAX], *history_p[SC_HISTORY_MAX];
-    Google__Protobuf__Timestamp times[SC_HISTORY_MAX];
-    char host[160];
-};
-const Harpoon__V1__Operation *sc_operation_message(const struct sc_region *r, const struct sc_operation *op,
-                                                   struct sc_operation_scratch *s);
-struct sc_blob *sc_operation_pack(struct sc_region *r, const struct sc_operation *op);
-
-/* ---- container.c ---- */
-struct sc_container *sc_container_new(struct sc_region *r, const char *name, struct sc_project *project);
-/* Takes the container out of everything and frees it. */
-void sc_container_drop(struct sc_region *r, struct sc_container *c);
-void sc_container_free(struct sc_container *c);
-void sc_container_dirty(struct sc_region *r, struct sc_container *c);
-void sc_container_sync(struct sc_region *r, struct sc_container *c, bool sync);
-void sc_container_event(struct sc_region *r, struct sc_container *c, const char *what, Harpoon__V1__Severity severity,
-                        const struct sc_operation *op, const char *message);
-/* Raises the generation and sets etag and update_time. */
-void sc_container_bump(struct sc_region *r, struct sc_container *c);
-void sc_container_state(struct sc_region *r, struct sc_container *c, int state, const char *message);
-void sc_container_claim(struct sc_region *r, struct sc_container *c, const struct sc_res *claim);
-/* Puts it on `host` (NULL: takes it off), and moves the claim along. */
-void sc_container_assign(struct sc_region *r, struct sc_container *c, struct sc_host *host);
-struct sc_operation *sc_container_head(const struct sc_container *c);
-struct sc_res sc_spec_res(const Harpoon__V1__ContainerSpec *spec);
-struct sc_blob *sc_container_pack(struct sc_region *r, struct sc_container *c);
-void sc_uid_make(struct sc_region *r, char uid[27]);
-
-/* ---- change.c: verbs on containers, and the queue of changes ---- */
-/* Checks a request that changes a container, and, unless `dry_run` or refused, records the operation and begins it. NULL, or why it is refused. */
-Google__Rpc__Status *sc_change_decide(struct sc_region *r, struct sc_operation *op,
-                                      const Harpoon__Internal__V1__Request *q, bool dry_run);
-/* The first operation of the queue has ended well: its change is part of what is confirmed. It is still in the queue. */
-void sc_change_confirm(struct sc_region *r, struct sc_container *c, const struct sc_operation *head);
-/* `op`, somewhere in the queue and not a create, is taken out without effect; what is asked for is made anew from the others. */
-void sc_change_revert(struct sc_region *r, struct sc_container *c, struct sc_operation *op);
-/* What is asked for is made anew from what is confirmed and the operations in the queue. */
-void sc_change_rebuild(struct sc_region *r, struct sc_container *c);
-/* What the host shall have now: the confirmed state with the first change of the queue. */
-struct sc_target {
-    const Harpoon__V1__Container *doc; /* labels and spec */
-    int64_t restart_serial;
-    Harpoon__V1__Container *owned; /* to be freed; NULL: `doc` is borrowed */
-};
-bool sc_change_target(struct sc_region *r, struct sc_container *c, struct sc_target *ret);
-/* Makes the claim cover everything that may be in force on the host: the confirmed state and all changes that wait. */
-void sc_change_claim(struct sc_region *r, struct sc_container *c);
-/* Restores from the packed change what is derived from it. False: corrupt. */
-bool sc_change_load(struct sc_operation *op);
-/* Begins what is to be done next on the container, unless it is under way already. */
-void sc_container_next(struct sc_region *r, struct sc_container *c);
-
-/* ---- create.c ---- */
-Google__Rpc__Status *sc_create_decide(struct sc_region *r, struct sc_operation *op,
-                                      const Harpoon__Internal__V1__Request *q, bool dry_run);
-Google__Rpc__Status *sc_delete_decide(struct sc_region *r, struct sc_operation *op,
-                                      const Harpoon__Internal__V1__Request *q, bool dry_run);
-/* NULL when `more` on top is within the project's quota. */
-Google__Rpc__Status *sc_quota_check(const struct sc_project *p, const struct sc_res *more, int containers);
-Google__Rpc__Status *sc_resources_check(const Harpoon__V1__Resources *x, bool complete);
-
-/* ---- lifecycle.c: how operations on containers end ---- */
-void sc_settle_done(struct sc_region *r, struct sc_container *c, int64_t generation);
-void sc_settle_failed(struct sc_region *r, struct sc_container *c, int64_t generation, bool refused,
-                      const Google__Rpc__Status *error);
-void sc_settle_stale(struct sc_region *r, struct sc_container *c, int64_t generation, int64_t known);
-void sc_settle_removed(struct sc_region *r, struct sc_container *c);
-/* Its host was declared lost. */
-void sc_container_lost(struct sc_region *r, struct sc_container *c);
-/* Ends an active operation from outside: EXPIRED, CANCELLED, FAILED. Takes `error`. */
-void sc_operation_abort(struct sc_region *r, struct sc_operation *op, int stage, Google__Rpc__Status *error);
-
-/* ---- pending.c: creates that wait for a place ---- */
-/* Places the create of `c`, or leaves it waiting with the reason; `what` names the container's event. */
-void sc_place(struct sc_region *r, struct sc_container *c, struct sc_operation *op, const char *what);
-void sc_pending_add(struct sc_region *r, struct sc_operation *op);
-void sc_pending_remove(struct sc_region *r, struct sc_operation *op);
-void sc_pending_freed(struct sc_region *r, const struct sc_host *h);
-/* Tries what waits on the hosts that have more room; goes on at the next flush when there is much. */
-void sc_pending_try(struct sc_region *r);
-/* Prepares a query: marks the slots that the anti-affinity group and earlier refusals (op, may be NULL) rule out. */
-void sc_query_init(struct sc_region *r, struct sc_query *q, const struct sc_res *need,
-                   const Harpoon__V1__PlacementSpec *spec, const char *project, const struct sc_operation *op);
-
-/* ---- dispatch.c ---- */
-/* Sends what the container's host shall do next, if anything, and if it can be reached. */
-void sc_dispatch(struct sc_region *r, struct sc_container *c);
-/* The same after a pause, for what was put off or has failed. */
-void sc_dispatch_retry(struct sc_region *r, struct sc_container *c);
-/* Removes what is not (or no longer) the host's, without waiting for the answer; `generation` is above all that the host can know. */
-void sc_dispatch_remove(struct sc_region *r, struct sc_host *h, const struct sc_container *c, int64_t generation);
-void sc_dispatch_quarantine(struct sc_region *r, struct sc_host *h, const char *container, const char *uid,
-                            int64_t generation);
-void sc_dispatch_inventory(struct sc_region *r, struct sc_host *h);
-void sc_dispatch_announce(struct sc_region *r, const char *router);
-
-/* ---- host.c ---- */
-struct sc_host *sc_host_new(struct sc_region *r, const char *name);
-void sc_host_free(struct sc_host *h);
-struct sc_slot *sc_host_slot(const struct sc_host *h);
-bool sc_host_attached(const struct sc_host *h);
-/* Attached, and not silent for long. */
-bool sc_host_answers(const struct sc_host *h);
-/* Recomputes what placement sees, and wakes what waits when there may be more room. */
-void sc_host_refresh(struct sc_region *r, struct sc_host *h);
-void sc_host_dirty(struct sc_region *r, struct sc_host *h, bool urgent);
-/* The claims of the row may be older than the containers: a reign ended before it wrote them. Then it is written again. */
-void sc_host_recount(struct sc_region *r, struct sc_host *h);
-struct sc_blob *sc_host_pack(struct sc_region *r, struct sc_host *h);
-void sc_host_event(struct sc_region *r, struct sc_host *h, const char *what, Harpoon__V1__Severity severity,
-                   const struct sc_operation *op, const char *message);
-void sc_host_heard(struct sc_region *r, struct sc_host *h);
-/* A new reign: the silence is counted from now. */
-void sc_host_watch(struct sc_region *r, struct sc_host *h);
-void sc_host_attach(struct sc_region *r, const Harpoon__Internal__V1__Report *m);
-void sc_host_detach(struct sc_region *r, struct sc_host *h, const char *reason);
-void sc_host_silent(struct sc_region *r, struct sc_host *h);
-void sc_host_metrics(struct sc_region *r, const Harpoon__Internal__V1__MetricsBatch *b);
-void sc_host_returned(struct sc_region *r, const char *router, const char *host, int64_t session);
-Google__Rpc__Status *sc_host_decide(struct sc_region *r, struct sc_operation *op,
-                                    const Harpoon__Internal__V1__Request *q, bool dry_run);
-
-/* ---- inventory.c ---- */
-void sc_inventory_digest(const struct sc_host *h, int32_t *ret_count, uint64_t *ret_digest);
-void sc_inventory_check(struct sc_region *r, struct sc_host *h, const Harpoon__Internal__V1__InventoryDigest *d);
-void sc_inventory_take(struct sc_region *r, struct sc_host *h, const Harpoon__Internal__V1__Inventory *inv);
-
-/* ---- report.c ---- */
-int sc_report_take(struct sc_region *r, const Harpoon__Internal__V1__Report *m, struct hp_error *e);
-/* Takes an observed status in; `kind` names the event, NULL: by state. */
-void sc_status_take(struct sc_region *r, struct sc_container *c, const Harpoon__V1__ContainerStatus *status,
-                    int64_t generation, const char *kind, const struct sc_operation *op);
-
-/* ---- request.c ---- */
-int sc_request_take(struct sc_region *r, struct sc_ev *ev, struct hp_error *e);
-void sc_request_drain(struct sc_region *r);
-void sc_request_looked_up(struct sc_region *r, struct sc_lookup *l);
-struct sc_lookup *sc_request_lookup(struct sc_region *r);
-void sc_intake_free(struct sc_intake *i);
-
 /* ---- load.c ---- */
 /* The record is loaded: nothing of it is to be written, timers run from now. */
 void sc_load_done(struct sc_region *r);
-
-/* ---- cancel.c ---- */
-/* `found`: the target as the record has it, when it is not in memory; NULL: it does not exist. */
-Google__Rpc__Status *sc_cancel_decide(struct sc_region *r, struct sc_operation *op,
-                                      const Harpoon__Internal__V1__OperationRecord *found, bool dry_run);
 
 /* ---- batch.c ---- */
 int sc_batch_cut(struct sc_region *r, struct sc_effects *out);

@@ -6,7 +6,7 @@
 static void put(struct sc_timers *t, size_t i, struct sc_timer *timer)
 {
     t->heap[i] = timer;
-    timer->place = i + 1;
+    timer->place = (uint32_t)(i + 1);
 }
 
 static void sift_up(struct sc_timers *t, size_t i)

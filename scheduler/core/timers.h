@@ -15,12 +15,14 @@ enum sc_timer_kind {
     SC_TIMER_REPUBLISH, /* region: events that the stream has not confirmed */
     SC_TIMER_SETTLE,    /* region: watermark and claims that are written when it is quiet */
     SC_TIMER_PENDING,   /* region: more waiting operations to try */
+    SC_TIMER_STALE,     /* region: a host's load that was not heard of for too long */
+    SC_TIMER_RESTORE,   /* region: hosts that a restored record does not know have had time to attach */
 };
 
 /* Zero-initialise, then set `kind`. */
 struct sc_timer {
     uint64_t due_ms;         /* monotonic */
-    size_t place;            /* position in the heap + 1; 0 when not armed */
+    uint32_t place;          /* position in the heap + 1; 0 when not armed */
     enum sc_timer_kind kind; /* tells the owner's type */
 };
 

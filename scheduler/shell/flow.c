@@ -12,9 +12,14 @@
 #include "io/loop.h"
 #include "shell/lead.h"
 #include "shell/record.h"
+#include "wire/batch.h"
 #include "wire/codec.h"
 
-enum { COMMIT_ATTEMPTS = 5 };
+enum {
+    COMMIT_ATTEMPTS = 5,
+    TOGETHER_MAX = 64,             /* events in one message of the stream */
+    TOGETHER_BYTES_MAX = 64 << 10, /* likewise; a larger one goes alone */
+};
 
 struct sc_time sc_flow_time(void)
 {
@@ -154,36 +159,50 @@ static void take_held(struct sc_lead *l)
 struct sending {
     struct hp_publish publish;
     struct sc_lead *lead;
-    struct sc_message *message;
+    struct sc_message *message; /* events that go together: the first, linked to the others */
     uint64_t reign;
     char key[HP_NAME_MAX + 1];
     char id[24];
+    uint8_t together[]; /* more than one event: the body */
 };
+
+static void tell_core(const struct sending *x, struct sc_ev *ev)
+{
+    struct sc_lead *l = x->lead;
+    if (!l->core || x->reign != l->reign)
+        return;
+    if (sc_region_step(l->core, ev, NULL))
+        abort();
+    sc_flow_wake(l);
+}
+
+static void events_sent(struct hp_publish *p, enum hp_publish_outcome outcome)
+{
+    struct sending *x = (struct sending *)(void *)p;
+    struct sc_ev ev = {.kind = SC_EV_PUBLISHED, .time = sc_flow_time()};
+    x->lead->sending--;
+    sc_stream_done(x->lead, outcome);
+    for (struct sc_message *m = x->message, *next; m; m = next) {
+        next = m->next;
+        ev.published.sequence = m->sequence;
+        ev.published.confirmed = outcome == HP_PUBLISH_CONFIRMED;
+        tell_core(x, &ev);
+        sc_message_free(m);
+    }
+    free(x);
+}
 
 static void sent(struct hp_publish *p, enum hp_publish_outcome outcome)
 {
     struct sending *x = (struct sending *)(void *)p;
-    struct sc_lead *l = x->lead;
     const struct sc_message *m = x->message;
-    struct sc_ev ev = {.time = sc_flow_time()};
-    bool tell = false;
-    l->sending--;
-    if (m->kind == SC_SEND_EVENT) {
-        ev.kind = SC_EV_PUBLISHED;
-        ev.published.sequence = m->sequence;
-        ev.published.confirmed = outcome == HP_PUBLISH_CONFIRMED;
-        tell = true;
-    } else if (m->kind == SC_SEND_COMMAND && outcome == HP_PUBLISH_RETURNED && *m->host) {
-        ev.kind = SC_EV_RETURNED;
+    x->lead->sending--;
+    if (m->kind == SC_SEND_COMMAND && outcome == HP_PUBLISH_RETURNED && *m->host) {
+        struct sc_ev ev = {.kind = SC_EV_RETURNED, .time = sc_flow_time()};
         ev.returned.router = m->key;
         ev.returned.host = m->host;
         ev.returned.session = m->session;
-        tell = true;
-    }
-    if (tell && l->core && x->reign == l->reign) {
-        if (sc_region_step(l->core, &ev, NULL))
-            abort();
-        sc_flow_wake(l);
+        tell_core(x, &ev);
     }
     sc_message_free(x->message);
     free(x);
@@ -195,13 +214,7 @@ static struct hp_publish publish_of(struct sc_lead *l, struct sending *x)
     struct hp_publish p = {
         .exchange = "", .routing_key = x->key, .body = m->body->bytes, .body_len = m->body->len, .done_cb = sent};
     switch (m->kind) {
-    case SC_SEND_EVENT:
-        p.routing_key = l->topology.events;
-        p.persistent = true;
-        p.type = "harpoon.v1.Event";
-        p.message_id = x->id;
-        p.deadline_ms = 30000;
-        snprintf(x->id, sizeof x->id, "%lld", (long long)m->sequence);
+    case SC_SEND_EVENT: /* send_events */
         break;
     case SC_SEND_VERDICT:
         p.type = "harpoon.internal.v1.Verdict";
@@ -222,22 +235,107 @@ static struct hp_publish publish_of(struct sc_lead *l, struct sending *x)
     return p;
 }
 
+/* No memory to send it: an event is published again after a pause, or the watermark would stay behind it for the rest of the reign; a command comes back by its deadline. */
+static void unsent(struct sc_lead *l, struct sc_message *m)
+{
+    struct sc_ev ev = {.kind = SC_EV_PUBLISHED, .time = sc_flow_time(), .published = {.sequence = m->sequence}};
+    if (m->kind == SC_SEND_EVENT && l->core) {
+        if (sc_region_step(l->core, &ev, NULL))
+            abort();
+        sc_flow_wake(l);
+    }
+    sc_message_free(m);
+}
+
+static struct sending *sending_new(struct sc_lead *l, struct sc_message *m, size_t together)
+{
+    struct sending *x = calloc(1, sizeof *x + together);
+    if (!x)
+        return NULL;
+    x->lead = l;
+    x->message = m;
+    x->reign = l->reign;
+    l->sending++;
+    return x;
+}
+
+/* Events that go out together, in order: a message costs the broker as much as all that is in it. */
+struct together {
+    struct sc_message *first, *last;
+    size_t count, bytes; /* as a batch */
+};
+
+static void send_events(struct sc_lead *l, struct together *t)
+{
+    struct sc_message *m = t->first;
+    if (!m)
+        return;
+    struct sending *x = sending_new(l, m, t->count > 1 ? t->bytes : 0);
+    if (x) {
+        x->publish = (struct hp_publish){.exchange = "",
+                                         .routing_key = l->topology.events,
+                                         .body = m->body->bytes,
+                                         .body_len = m->body->len,
+                                         .persistent = true,
+                                         .mandatory = true,
+                                         .type = "harpoon.v1.Event",
+                                         .message_id = x->id,
+                                         .deadline_ms = 30000,
+                                         .done_cb = events_sent};
+        snprintf(x->id, sizeof x->id, "%lld", (long long)m->sequence);
+        if (t->count > 1) {
+            uint8_t *at = x->together;
+            for (; m; m = m->next)
+                at = hp_batch_put(at, m->body->bytes, m->body->len);
+            assert(at == x->together + t->bytes);
+            x->publish.body = x->together;
+            x->publish.body_len = t->bytes;
+            x->publish.type = "harpoon.internal.v1.EventBatch";
+        }
+        sc_stream_sent(l);
+        hp_publish(l->events, &x->publish);
+    } else {
+        for (struct sc_message *next; m; m = next) {
+            next = m->next;
+            unsent(l, m);
+        }
+    }
+    *t = (struct together){0};
+}
+
+static void add_event(struct sc_lead *l, struct together *t, struct sc_message *m)
+{
+    size_t bytes = hp_batch_size(m->body->len);
+    if (t->count == TOGETHER_MAX || t->bytes + bytes > TOGETHER_BYTES_MAX)
+        send_events(l, t);
+    m->next = NULL;
+    if (t->last)
+        t->last->next = m;
+    else
+        t->first = m;
+    t->last = m;
+    t->count++;
+    t->bytes += bytes;
+}
+
 static void send_all(struct sc_lead *l, struct sc_messages *list)
 {
+    struct together events = {0};
     for (struct sc_message *m = list->first, *next; m; m = next) {
         next = m->next;
-        struct sending *x = calloc(1, sizeof *x);
-        if (!x) {
-            sc_message_free(m); /* an event is published again by the next reign, a command by its deadline */
+        if (m->kind == SC_SEND_EVENT) {
+            add_event(l, &events, m);
             continue;
         }
-        x->lead = l;
-        x->message = m;
-        x->reign = l->reign;
+        struct sending *x = sending_new(l, m, 0);
+        if (!x) {
+            unsent(l, m);
+            continue;
+        }
         x->publish = publish_of(l, x);
-        l->sending++;
-        hp_publish(m->kind == SC_SEND_EVENT ? l->events : l->sends, &x->publish);
+        hp_publish(l->sends, &x->publish);
     }
+    send_events(l, &events);
     *list = (struct sc_messages){0};
 }
 
@@ -259,6 +357,7 @@ static void written(struct hp_db_job *job, int result, const struct hp_error *e)
     } else {
         const struct sc_batch *b = w->batch;
         struct sc_ev ev = {.kind = SC_EV_COMMITTED, .time = sc_flow_time(), .committed = w->batch};
+        hp_backoff_reset(&l->backoff); /* not before: a database that can be read may still refuse what is written */
         hp_metric_add(&l->metrics.commits, 1);
         hp_metric_add(&l->metrics.rows,
                       (int64_t)(b->operation_count + b->container_count + b->host_count + b->event_count));
@@ -289,6 +388,47 @@ static void found(struct hp_db_job *job, int result, const struct hp_error *e)
     }
     free(f);
     sc_lead_settled(l);
+}
+
+static void read_back(struct hp_db_job *job, int result, const struct hp_error *e)
+{
+    struct sc_read *x = (struct sc_read *)(void *)((char *)job - offsetof(struct sc_read, job));
+    struct sc_lead *l = x->owner;
+    bool stale = x->reign != l->reign || l->state != SC_LEAD_LEADING;
+    l->jobs--;
+    if (stale || result) {
+        sc_page_free(x->page);
+        if (!stale)
+            sc_lead_failed(l, result, e);
+    } else {
+        struct sc_ev ev = {.kind = SC_EV_FETCHED, .time = sc_flow_time(), .fetched = x->page};
+        if (sc_region_step(l->core, &ev, NULL))
+            abort();
+        sc_flow_wake(l);
+    }
+    free(x);
+    sc_lead_settled(l);
+}
+
+static int submit_read(struct sc_lead *l, struct sc_page *page, struct hp_error *e)
+{
+    struct sc_read *x = malloc(sizeof *x);
+    if (!x) {
+        sc_page_free(page);
+        return hp_fail(e, HP_ENOMEM, "%s", hp_strerror(HP_ENOMEM));
+    }
+    sc_read_init(x, l->region, page);
+    x->owner = l;
+    x->reign = l->reign;
+    x->job.done_cb = read_back;
+    int rc = hp_db_submit(l->db, &x->job);
+    if (rc) {
+        sc_page_free(page);
+        free(x);
+        return hp_fail(e, rc, "events: %s", hp_strerror(rc));
+    }
+    l->jobs++;
+    return 0;
 }
 
 static int submit_write(struct sc_lead *l, struct sc_batch *b, struct hp_error *e)
@@ -345,6 +485,17 @@ static void show(struct sc_lead *l)
     hp_metric_set(&l->metrics.containers, s.containers);
     hp_metric_set(&l->metrics.operations, s.operations_active);
     hp_metric_set(&l->metrics.pending, s.pending);
+    hp_metric_set(&l->metrics.quarantined, s.quarantined);
+    hp_metric_set(&l->metrics.breakers, s.breakers_open);
+    hp_metric_set(&l->metrics.braked, s.braked);
+    hp_metric_set(&l->metrics.victims, s.victims);
+    hp_metric_add(&l->metrics.preempted, s.preempted - l->preempted);
+    l->preempted = s.preempted;
+    hp_metric_set(&l->metrics.restored, s.restored);
+    if (l->restored && !s.restored)
+        hp_info("the restored record has been compared with every host: creates get places again",
+                HP_S("region", l->region), HP_I("quarantined", s.quarantined));
+    l->restored = s.restored;
     hp_metric_set(&l->metrics.sequence, s.sequence);
     hp_metric_set(&l->metrics.watermark, s.watermark);
 }
@@ -386,6 +537,7 @@ void sc_flow_flush(struct sc_lead *l)
         /* What is not committed yet is not begun any more: it comes again to the next leader. */
         sc_batch_free(out.commit);
         sc_lookup_free(out.lookup);
+        sc_page_free(out.fetch);
         return;
     }
     if (!rc && out.commit)
@@ -394,6 +546,10 @@ void sc_flow_flush(struct sc_lead *l)
         rc = submit_find(l, out.lookup, &e);
     else
         sc_lookup_free(out.lookup);
+    if (!rc && out.fetch)
+        rc = submit_read(l, out.fetch, &e);
+    else
+        sc_page_free(out.fetch);
     if (rc) {
         sc_lead_failed(l, rc, &e);
         return;

@@ -1,6 +1,7 @@
 #include "shell/lead.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,6 @@ enum {
     BACKOFF_MAX_MS = 5000,
     LINGER_MS = 2000,
     TOKEN_PREFETCH = 10,
-    EVENTS_BYTES_MAX = 256 << 20,
     MEMORY_BYTES_MAX = 256 << 20,
 };
 
@@ -131,18 +131,25 @@ static void took_over(struct hp_db_job *job, int result, const struct hp_error *
         return;
     }
     struct sc_region_stats s;
-    struct sc_ev ev = {.kind = SC_EV_LEAD, .time = sc_flow_time()};
+    struct sc_ev ev = {.kind = SC_EV_LEAD, .time = sc_flow_time(), .stream_away = !l->stream.up};
     l->core = core;
     l->state = SC_LEAD_LEADING;
-    hp_backoff_reset(&l->backoff);
+    l->token_epoch = epoch;
     if (sc_region_step(core, &ev, NULL))
         abort();
     sc_region_stats(core, &s);
     hp_info("leading the region", HP_S("region", l->region), HP_I("epoch", epoch), HP_I("hosts", s.hosts),
             HP_I("containers", s.containers), HP_I("operations", s.operations_active), HP_I("sequence", s.sequence),
             HP_I("watermark", s.watermark), HP_I("took_ms", hp_now_ms() - l->taking_since_ms));
+    l->restored = s.restored;
+    l->preempted = 0;
+    if (s.restored)
+        hp_warn("the record was restored: creates wait until every host has said what it has",
+                HP_S("region", l->region), HP_I("hosts", s.hosts));
     hp_metric_set(&l->metrics.leading, 1);
     hp_metric_add(&l->metrics.takeovers, 1);
+    sc_stream_lead(l);
+    sc_lead_send_token(l); /* the broker learns the epoch */
     for (int i = SC_SUB_REQUESTS; i < SC_SUB_COUNT; i++)
         hp_consumer_resume(l->consumer, i);
     sc_flow_wake(l);
@@ -180,8 +187,9 @@ static void take_over(struct sc_lead *l)
     l->reign++;
     int rc = t ? open_db(l, &e) : hp_fail(&e, HP_ENOMEM, "%s", hp_strerror(HP_ENOMEM));
     if (!rc) {
-        sc_config_region(l->config, &config);
+        sc_config_region(l->config, l->region, &config);
         sc_takeover_init(t, &config, l->region, l->config->name, random_seed());
+        t->epoch_min = l->token_epoch;
         t->owner = l;
         t->reign = l->reign;
         t->job.done_cb = took_over;
@@ -199,9 +207,11 @@ static void take_over(struct sc_lead *l)
 
 /* ---- Tokens ---- */
 
+/* Its body is the sender's name and, when it leads, its epoch: so the broker knows the last reign, and a record that does not is older than the region. */
 struct token {
     struct hp_publish publish;
     struct sc_lead *lead;
+    char body[160];
 };
 
 static void renew_cb(uv_timer_t *t);
@@ -214,20 +224,25 @@ static void token_sent(struct hp_publish *p, enum hp_publish_outcome outcome)
     l->sending--;
     if (outcome != HP_PUBLISH_CONFIRMED && !l->stopping)
         uv_timer_start(&l->renew, renew_cb, TOKEN_RETRY_MS, 0);
+    sc_stream_token(l, outcome == HP_PUBLISH_CONFIRMED);
     sc_lead_settled(l);
 }
 
-static void send_token(struct sc_lead *l)
+void sc_lead_send_token(struct sc_lead *l)
 {
     struct token *t = calloc(1, sizeof *t);
     uv_timer_start(&l->renew, renew_cb, t ? RENEW_MS : TOKEN_RETRY_MS, 0);
     if (!t)
         return;
     t->lead = l;
+    if (l->state == SC_LEAD_LEADING)
+        snprintf(t->body, sizeof t->body, "%.127s %" PRId64, l->config->name, l->token_epoch);
+    else
+        snprintf(t->body, sizeof t->body, "%.127s", l->config->name);
     t->publish = (struct hp_publish){.exchange = "",
                                      .routing_key = l->topology.leader,
-                                     .body = l->config->name,
-                                     .body_len = strlen(l->config->name),
+                                     .body = t->body,
+                                     .body_len = strlen(t->body),
                                      .persistent = true,
                                      .mandatory = true,
                                      .type = "harpoon.leader",
@@ -241,17 +256,29 @@ static void renew_cb(uv_timer_t *t)
 {
     struct sc_lead *l = t->data;
     if (l->consumer_up && l->sends_up && !l->stopping && (l->has_token || !l->token_sent))
-        send_token(l);
+        sc_lead_send_token(l);
     else if (l->consumer_up && l->sends_up && !l->stopping)
         uv_timer_start(&l->renew, renew_cb, RENEW_MS, 0);
+}
+
+static int64_t epoch_told(const struct hp_delivery *d)
+{
+    char text[160] = "";
+    if (d->body_len)
+        memcpy(text, d->body, d->body_len < sizeof text ? d->body_len : sizeof text - 1);
+    const char *space = strchr(text, ' ');
+    return space ? strtoll(space, NULL, 10) : 0;
 }
 
 static void take_token(struct sc_lead *l, struct hp_delivery *d)
 {
     uint64_t tag = d->tag;
+    int64_t epoch = epoch_told(d);
     hp_delivery_free(d);
     if (!l->leader_wanted || l->stopping)
         return;
+    if (epoch > l->token_epoch)
+        l->token_epoch = epoch;
     if (l->has_token)
         hp_consumer_ack(l->consumer, SC_SUB_LEADER, l->token_tag, true);
     l->has_token = true;
@@ -264,7 +291,7 @@ static void take_token(struct sc_lead *l, struct hp_delivery *d)
 
 static void reconsider(struct sc_lead *l)
 {
-    bool up = l->events_up && l->sends_up && l->consumer_up;
+    bool up = l->sends_up && l->consumer_up;
     if (l->stopping)
         return;
     if (!up) {
@@ -285,10 +312,10 @@ static void reconsider(struct sc_lead *l)
         hp_consumer_resume(l->consumer, SC_SUB_LEADER);
     }
     if (!l->token_sent)
-        send_token(l);
+        sc_lead_send_token(l);
     if (!l->ready) {
         l->ready = true;
-        sc_scheduler_lead_ready(l->scheduler);
+        sc_scheduler_lead_ready(l->part);
     }
 }
 
@@ -302,12 +329,6 @@ static void broker_state(struct sc_lead *l, const char *what, bool *up, enum hp_
         hp_warn("the broker takes nothing in (alarm)", HP_S("region", l->region), HP_S("connection", what));
     *up = state != HP_AMQP_DOWN;
     reconsider(l);
-}
-
-static void events_state(enum hp_amqp_state state, const struct hp_error *e, void *user)
-{
-    struct sc_lead *l = user;
-    broker_state(l, "events", &l->events_up, state, e);
 }
 
 static void sends_state(enum hp_amqp_state state, const struct hp_error *e, void *user)
@@ -359,10 +380,7 @@ static int connect_all(struct sc_lead *l, struct hp_error *e)
                                     .user = l};
     snprintf(name, sizeof name, "scheduler/%s/%s/events", c->name, l->region);
     p.amqp = amqp_options(l, name);
-    p.state_cb = events_state;
-    p.window_max = 2 * (size_t)c->backlog_max;
-    p.window_bytes_max = EVENTS_BYTES_MAX;
-    int rc = hp_publisher_new(l->loop, &p, &l->events, e);
+    int rc = sc_stream_start(l, &p.amqp, e);
     if (rc)
         return rc;
     snprintf(name, sizeof name, "scheduler/%s/%s/sends", c->name, l->region);
@@ -378,13 +396,13 @@ static int connect_all(struct sc_lead *l, struct hp_error *e)
     return hp_consumer_new(l->loop, &o, &l->consumer, e);
 }
 
-int sc_lead_new(struct sc_scheduler *s, uv_loop_t *loop, const struct sc_config *config, const char *region,
+int sc_lead_new(struct sc_part *part, uv_loop_t *loop, const struct sc_config *config, const char *region,
                 struct sc_lead **ret, struct hp_error *e)
 {
     struct sc_lead *l = calloc(1, sizeof *l);
     if (!l)
         return hp_fail(e, HP_ENOMEM, "%s", hp_strerror(HP_ENOMEM));
-    l->scheduler = s;
+    l->part = part;
     l->config = config;
     l->loop = loop;
     l->held_end = &l->held;
@@ -441,9 +459,7 @@ static void closed_one(struct sc_lead *l)
     assert(l->open_handles > 0);
     if (--l->open_handles > 0)
         return;
-    struct sc_scheduler *s = l->scheduler;
-    /* Its metrics stay registered, so it is not freed before the process ends. */
-    sc_scheduler_lead_closed(s);
+    sc_scheduler_lead_closed(l->part); /* l itself stays until the process ends: its metrics are registered */
 }
 
 static void part_closed(void *user)
@@ -459,7 +475,7 @@ static void handle_closed(uv_handle_t *h)
 static void close_handles(struct sc_lead *l)
 {
     uv_handle_t *handles[] = {(uv_handle_t *)&l->deadline, (uv_handle_t *)&l->retry, (uv_handle_t *)&l->renew,
-                              (uv_handle_t *)&l->idle, (uv_handle_t *)&l->check};
+                              (uv_handle_t *)&l->idle,     (uv_handle_t *)&l->check, (uv_handle_t *)&l->stream.timer};
     l->open_handles = 3 + l->dbs + (int)(sizeof handles / sizeof *handles);
     for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
         uv_close(handles[i], handle_closed);

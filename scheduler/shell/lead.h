@@ -21,9 +21,10 @@
 #include "shell/config.h"
 #include "shell/metrics.h"
 
-struct sc_scheduler;
+struct sc_part;
 
 enum sc_lead_state { SC_LEAD_DOWN, SC_LEAD_STANDBY, SC_LEAD_TAKING, SC_LEAD_LEADING, SC_LEAD_WAITING };
+enum sc_remake { SC_REMAKE_NONE, SC_REMAKE_EPOCH, SC_REMAKE_BROKER }; /* which proof is being waited for */
 enum sc_subscription { SC_SUB_LEADER, SC_SUB_REQUESTS, SC_SUB_REPORTS, SC_SUB_METRICS, SC_SUB_COUNT };
 
 /* A delivery that waits while the stream is behind. */
@@ -32,12 +33,23 @@ struct sc_held {
     struct hp_delivery *delivery;
 };
 
+/* The stream of the region's events; see stream.c. */
+struct sc_stream {
+    bool up;                /* its connection */
+    size_t flying;          /* events given to the publisher, not done */
+    uint64_t progress_ms;   /* last confirm, or when the first of those that fly was sent */
+    uint64_t away_since_ms; /* 0: it works */
+    uint64_t remake_ms;     /* not before then is it made anew */
+    enum sc_remake remake;
+    uv_timer_t timer; /* while anything flies, or the stream is away */
+};
+
 struct sc_lead {
-    struct sc_scheduler *scheduler;
+    struct sc_part *part; /* scheduler.c's */
     const struct sc_config *config;
     uv_loop_t *loop;
     char region[64];
-    struct hp_topology topology;
+    struct hp_topology topology, stream_topology;
     enum sc_lead_state state;
     uint64_t reign;         /* number of the present one; grows */
     struct sc_region *core; /* LEADING */
@@ -49,14 +61,18 @@ struct sc_lead {
 
     struct hp_publisher *events, *sends;
     struct hp_consumer *consumer;
-    bool events_up, sends_up, consumer_up;
+    bool sends_up, consumer_up;
+    struct sc_stream stream;
     bool leader_wanted; /* the subscription to leader.<region> is in force */
     bool token_sent;    /* one since the connections came up */
     bool has_token;
     uint64_t token_tag;
-    bool fenced; /* stay away for a moment */
-    bool ready;  /* was connected once */
+    int64_t token_epoch; /* highest epoch that a token has told of: that of an earlier reign, or of ours */
+    bool fenced;         /* stay away for a moment */
+    bool ready;          /* was connected once */
     uint64_t taking_since_ms;
+    bool restored;     /* the core compares a restored record with the hosts */
+    int64_t preempted; /* as counted in this reign */
 
     uv_timer_t deadline, retry, renew;
     uv_idle_t idle;   /* keeps the loop from sleeping before the flush */
@@ -68,13 +84,23 @@ struct sc_lead {
     struct sc_lead_metrics metrics;
 };
 
-/* Loop thread. Connects in the background. */
-int sc_lead_new(struct sc_scheduler *s, uv_loop_t *loop, const struct sc_config *config, const char *region,
+/* On the thread of this region's loop, as everything here. Connects in the background. */
+int sc_lead_new(struct sc_part *part, uv_loop_t *loop, const struct sc_config *config, const char *region,
                 struct sc_lead **ret, struct hp_error *e) HP_MUST_CHECK;
 /* Finishes what is being committed, tells it, and closes; then sc_scheduler_lead_closed, and it is freed. */
 void sc_lead_close(struct sc_lead *l);
 
-/* ---- Between lead.c and flow.c ---- */
+/* ---- Between lead.c, flow.c and stream.c ---- */
+int sc_stream_start(struct sc_lead *l, const struct hp_amqp_options *amqp, struct hp_error *e) HP_MUST_CHECK;
+/* A reign begins. */
+void sc_stream_lead(struct sc_lead *l);
+/* An event was given to the publisher; it is done. */
+void sc_stream_sent(struct sc_lead *l);
+void sc_stream_done(struct sc_lead *l, enum hp_publish_outcome outcome);
+/* A token was sent, and confirmed or not: what the broker's queues can do. */
+void sc_stream_token(struct sc_lead *l, bool confirmed);
+/* Sends one; the answer comes to sc_stream_token. */
+void sc_lead_send_token(struct sc_lead *l);
 /* Takes one delivery in, or holds it. It passes to the callee. */
 void sc_flow_deliver(struct sc_lead *l, struct hp_delivery *d);
 /* Hands out what may leave, at the end of this turn of the loop. */

@@ -13,14 +13,19 @@
 
 struct state_row {
     int64_t epoch, sequence, watermark, oldest;
+    int restored; /* enum sc_restored */
     bool found;
 };
 
 static int take_state(void *user, char **columns, const unsigned long *lengths, struct hp_error *e)
 {
     struct state_row *x = user;
-    *x = (struct state_row){strtoll(columns[0], NULL, 10), strtoll(columns[1], NULL, 10), strtoll(columns[2], NULL, 10),
-                            strtoll(columns[3], NULL, 10), true};
+    *x = (struct state_row){strtoll(columns[0], NULL, 10),
+                            strtoll(columns[1], NULL, 10),
+                            strtoll(columns[2], NULL, 10),
+                            strtoll(columns[3], NULL, 10),
+                            atoi(columns[4]),
+                            true};
     return 0;
 }
 
@@ -46,9 +51,18 @@ static int take_operation(void *user, char **columns, const unsigned long *lengt
     return sc_region_load_operation(user, columns[0], strtoll(columns[1], NULL, 10), columns[2], lengths[2], e);
 }
 
+struct event_rows {
+    struct sc_region *region;
+    size_t count;
+    int64_t last;
+};
+
 static int take_event(void *user, char **columns, const unsigned long *lengths, struct hp_error *e)
 {
-    return sc_region_load_event(user, strtoll(columns[0], NULL, 10), columns[1], lengths[1], e);
+    struct event_rows *x = user;
+    x->count++;
+    x->last = strtoll(columns[0], NULL, 10);
+    return sc_region_load_event(x->region, x->last, columns[1], lengths[1], e);
 }
 
 struct known_rows {
@@ -92,7 +106,10 @@ static int load(struct hp_db_conn *c, struct sc_takeover *t, const struct state_
 {
     struct sc_region *r = t->region;
     struct known_rows known = {.region = r};
+    struct event_rows events = {.region = r};
     sc_region_load_state(r, x->sequence, x->watermark, x->oldest);
+    if (x->restored == SC_RESTORED_COMPARING)
+        sc_region_load_restored(r);
     int rc = sc_sql_select(c, take_project, r, e,
                            "SELECT name, cpu_millis, memory_bytes, disk_bytes, containers FROM projects");
     if (!rc)
@@ -111,13 +128,31 @@ static int load(struct hp_db_conn *c, struct sc_takeover *t, const struct state_
     if (!rc)
         rc = load_marks(c, t, x, e);
     if (!rc)
-        rc = sc_sql_select(c, take_event, r, e,
+        rc = sc_sql_select(c, take_event, &events, e,
                            "SELECT sequence, body FROM events WHERE region = '%s' AND sequence > %" PRId64
-                           " ORDER BY sequence",
-                           t->name, x->watermark);
+                           " ORDER BY sequence LIMIT %zu",
+                           t->name, x->watermark, t->config.backlog_max);
+    if (!rc && events.count == t->config.backlog_max && events.last < x->sequence)
+        sc_region_load_events_more(r);
     if (!rc)
         sc_region_load_known_done(r, known.count <= t->config.known_max);
     return rc;
+}
+
+static int why_not_raised(struct hp_db_conn *c, const struct sc_takeover *t, struct hp_error *e)
+{
+    struct state_row x = {0};
+    int rc =
+        sc_sql_select(c, take_state, &x, e,
+                      "SELECT epoch, sequence, watermark, oldest, restored FROM regions WHERE name = '%s'", t->name);
+    if (rc)
+        return rc;
+    if (x.restored == SC_RESTORED_RAW)
+        return hp_fail(e, HP_ECONFLICT, "the record was loaded from a backup: run `harpoon admin restored` first");
+    return hp_fail(e, HP_ECONFLICT,
+                   "the record is older than the region (epoch %" PRId64 "; the broker has seen %" PRId64
+                   "): restore the latest backup, then run `harpoon admin restored --region %s --yes`",
+                   x.epoch, t->epoch_min, t->name);
 }
 
 /* One statement: from its commit on, no transaction of an older epoch can succeed. */
@@ -128,11 +163,10 @@ static int raise_epoch(struct hp_db_conn *c, struct sc_takeover *t, struct hp_er
     if (!rc)
         rc = sc_sql_exec(
             c, &affected, e,
-            "UPDATE regions SET epoch = epoch + 1, revision = revision + 1, holder = '%s' WHERE name = '%s'", t->holder,
-            t->name);
-    if (!rc && affected != 1)
-        rc = hp_fail(e, HP_ECORRUPT, "regions: no row of \"%s\"", t->name);
-    return rc;
+            "UPDATE regions SET epoch = epoch + 1, revision = revision + 1, holder = '%s' WHERE name = '%s' AND epoch "
+            ">= %" PRId64 " AND restored <> %d",
+            t->holder, t->name, t->epoch_min, SC_RESTORED_RAW);
+    return rc || affected == 1 ? rc : why_not_raised(c, t, e);
 }
 
 static int run_takeover(struct hp_db_job *job, struct hp_db_conn *c, struct hp_error *e)
@@ -142,7 +176,8 @@ static int run_takeover(struct hp_db_job *job, struct hp_db_conn *c, struct hp_e
     int rc = raise_epoch(c, t, e);
     if (!rc)
         rc = sc_sql_select(c, take_state, &x, e,
-                           "SELECT epoch, sequence, watermark, oldest FROM regions WHERE name = '%s'", t->name);
+                           "SELECT epoch, sequence, watermark, oldest, restored FROM regions WHERE name = '%s'",
+                           t->name);
     if (!rc && !x.found)
         rc = hp_fail(e, HP_ECORRUPT, "regions: no row of \"%s\"", t->name);
     if (!rc) {
@@ -172,17 +207,31 @@ void sc_takeover_init(struct sc_takeover *t, const struct sc_region_config *conf
 
 /* ---- One batch, one transaction ---- */
 
+#define OPERATIONS "INSERT INTO operations (id, region, project, target, stage, active, serial, body) VALUES "
+#define OPERATIONS_UPDATE " ON DUPLICATE KEY UPDATE stage = VALUES(stage), active = VALUES(active), body = VALUES(body)"
+#define CONTAINERS "INSERT INTO containers (name, uid, region, project, host, generation, body) VALUES "
+#define CONTAINERS_UPDATE                                                                                              \
+    " ON DUPLICATE KEY UPDATE host = VALUES(host), generation = VALUES(generation), body = VALUES(body)"
+#define HOSTS "INSERT INTO hosts (region, name, body) VALUES "
+#define HOSTS_UPDATE " ON DUPLICATE KEY UPDATE body = VALUES(body)"
+#define EVENTS "INSERT INTO events (region, sequence, time_ns, body) VALUES "
+
+static int over(const char *region, int64_t epoch, struct hp_error *e)
+{
+    return hp_fail(e, HP_EFENCED, "region \"%s\": epoch %" PRId64 " is over", region, epoch);
+}
+
 static int assert_epoch(struct hp_db_conn *c, const struct sc_write *w, struct hp_error *e)
 {
     const struct sc_batch *b = w->batch;
     uint64_t affected = 0;
     int rc = sc_sql_exec(c, &affected, e,
                          "UPDATE regions SET sequence = %" PRId64 ", watermark = %" PRId64 ", oldest = %" PRId64
-                         ", revision = revision + 1 WHERE name = '%s' AND epoch = %" PRId64,
-                         b->sequence, b->watermark, b->oldest, w->name, b->epoch);
-    if (!rc && affected != 1)
-        rc = hp_fail(e, HP_EFENCED, "region \"%s\": epoch %" PRId64 " is over", w->name, b->epoch);
-    return rc;
+                         ", restored = %d, revision = revision + 1 WHERE name = '%s' AND epoch = %" PRId64
+                         " AND restored <> %d",
+                         b->sequence, b->watermark, b->oldest, b->restored ? SC_RESTORED_COMPARING : SC_RESTORED_NO,
+                         w->name, b->epoch, SC_RESTORED_RAW);
+    return rc || affected == 1 ? rc : over(w->name, b->epoch, e);
 }
 
 static void operation_row(struct sc_sql *s, const char *region, const struct sc_operation_row *x)
@@ -201,12 +250,10 @@ static void operation_row(struct sc_sql *s, const char *region, const struct sc_
 
 static int write_operations(struct hp_db_conn *c, const struct sc_write *w, bool fresh, struct hp_error *e)
 {
-    static const char head[] =
-        "INSERT INTO operations (id, region, project, target, stage, active, serial, body) VALUES ";
-    static const char update[] =
-        " ON DUPLICATE KEY UPDATE stage = VALUES(stage), active = VALUES(active), body = VALUES(body)";
+    static const char many_fresh[] = OPERATIONS "(?, ?, ?, ?, ?, ?, ?, ?)";
+    static const char many[] = OPERATIONS "(?, ?, ?, ?, ?, ?, ?, ?)" OPERATIONS_UPDATE;
     struct sc_sql s;
-    sc_sql_begin(&s, c, head, fresh ? "" : update, e);
+    sc_sql_begin(&s, c, OPERATIONS, fresh ? "" : OPERATIONS_UPDATE, fresh ? many_fresh : many, e);
     for (size_t i = 0; i < w->batch->operation_count; i++)
         if (w->batch->operations[i].fresh == fresh)
             operation_row(&s, w->name, &w->batch->operations[i]);
@@ -216,7 +263,7 @@ static int write_operations(struct hp_db_conn *c, const struct sc_write *w, bool
 static int write_containers(struct hp_db_conn *c, const struct sc_write *w, struct hp_error *e)
 {
     struct sc_sql s;
-    sc_sql_begin(&s, c, "DELETE FROM containers WHERE uid IN (", ")", e);
+    sc_sql_begin(&s, c, "DELETE FROM containers WHERE uid IN (", ")", NULL, e);
     for (size_t i = 0; i < w->batch->delete_count; i++) {
         sc_sql_row(&s);
         sc_sql_text(&s, w->batch->deletes[i].uid);
@@ -225,9 +272,8 @@ static int write_containers(struct hp_db_conn *c, const struct sc_write *w, stru
     int rc = sc_sql_end(&s);
     if (rc)
         return rc;
-    sc_sql_begin(&s, c, "INSERT INTO containers (name, uid, region, project, host, generation, body) VALUES ",
-                 " ON DUPLICATE KEY UPDATE host = VALUES(host), generation = VALUES(generation), body = VALUES(body)",
-                 e);
+    static const char many[] = CONTAINERS "(?, ?, ?, ?, ?, ?, ?)" CONTAINERS_UPDATE;
+    sc_sql_begin(&s, c, CONTAINERS, CONTAINERS_UPDATE, many, e);
     for (size_t i = 0; i < w->batch->container_count; i++) {
         const struct sc_container_row *x = &w->batch->containers[i];
         sc_sql_row(&s);
@@ -246,8 +292,8 @@ static int write_containers(struct hp_db_conn *c, const struct sc_write *w, stru
 static int write_hosts(struct hp_db_conn *c, const struct sc_write *w, struct hp_error *e)
 {
     struct sc_sql s;
-    sc_sql_begin(&s, c, "INSERT INTO hosts (region, name, body) VALUES ",
-                 " ON DUPLICATE KEY UPDATE body = VALUES(body)", e);
+    static const char many[] = HOSTS "(?, ?, ?)" HOSTS_UPDATE;
+    sc_sql_begin(&s, c, HOSTS, HOSTS_UPDATE, many, e);
     for (size_t i = 0; i < w->batch->host_count; i++) {
         sc_sql_row(&s);
         sc_sql_text(&s, w->name);
@@ -261,7 +307,8 @@ static int write_hosts(struct hp_db_conn *c, const struct sc_write *w, struct hp
 static int write_events(struct hp_db_conn *c, const struct sc_write *w, struct hp_error *e)
 {
     struct sc_sql s;
-    sc_sql_begin(&s, c, "INSERT INTO events (region, sequence, time_ns, body) VALUES ", "", e);
+    static const char many[] = EVENTS "(?, ?, ?, ?)";
+    sc_sql_begin(&s, c, EVENTS, "", many, e);
     for (size_t i = 0; i < w->batch->event_count; i++) {
         const struct sc_event_row *x = &w->batch->events[i];
         sc_sql_row(&s);
@@ -320,6 +367,64 @@ void sc_write_init(struct sc_write *w, const char *region, struct sc_batch *batc
     *w = (struct sc_write){.batch = batch};
     w->job.run = run_write;
     snprintf(w->name, sizeof w->name, "%s", region);
+}
+
+/* ---- The epoch alone ---- */
+
+static int run_assert(struct hp_db_job *job, struct hp_db_conn *c, struct hp_error *e)
+{
+    struct sc_assert *a = OWNER(job, struct sc_assert);
+    uint64_t affected = 0;
+    int rc = sc_sql_exec(c, &affected, e,
+                         "UPDATE regions SET revision = revision + 1 WHERE name = '%s' AND epoch = %" PRId64
+                         " AND restored <> %d",
+                         a->name, a->epoch, SC_RESTORED_RAW);
+    return rc || affected == 1 ? rc : over(a->name, a->epoch, e);
+}
+
+void sc_assert_init(struct sc_assert *a, const char *region, int64_t epoch)
+{
+    *a = (struct sc_assert){.epoch = epoch};
+    a->job.run = run_assert;
+    snprintf(a->name, sizeof a->name, "%s", region);
+}
+
+/* ---- Events that wait for the stream ---- */
+
+static int take_row(void *user, char **columns, const unsigned long *lengths, struct hp_error *e)
+{
+    struct sc_page *p = user;
+    struct sc_blob *b = malloc(sizeof *b + lengths[1]);
+    if (!b)
+        return hp_fail(e, HP_ENOMEM, "events: %s", hp_strerror(HP_ENOMEM));
+    b->refs = 1;
+    b->len = lengths[1];
+    memcpy(b->bytes, columns[1], b->len);
+    p->rows[p->count++] = (struct sc_event_row){.sequence = strtoll(columns[0], NULL, 10), .body = b};
+    return 0;
+}
+
+static int run_read(struct hp_db_job *job, struct hp_db_conn *c, struct hp_error *e)
+{
+    struct sc_read *x = OWNER(job, struct sc_read);
+    struct sc_page *p = x->page;
+    while (p->count) /* of a run that failed */
+        sc_blob_unref(p->rows[--p->count].body);
+    if (!p->rows)
+        p->rows = calloc(p->limit, sizeof *p->rows);
+    if (!p->rows)
+        return hp_fail(e, HP_ENOMEM, "events: %s", hp_strerror(HP_ENOMEM));
+    return sc_sql_select(c, take_row, p, e,
+                         "SELECT sequence, body FROM events WHERE region = '%s' AND sequence > %" PRId64
+                         " AND sequence <= %" PRId64 " ORDER BY sequence LIMIT %zu",
+                         x->name, p->after, p->to, p->limit);
+}
+
+void sc_read_init(struct sc_read *x, const char *region, struct sc_page *page)
+{
+    *x = (struct sc_read){.page = page};
+    x->job.run = run_read;
+    snprintf(x->name, sizeof x->name, "%s", region);
 }
 
 /* ---- Lookups ---- */

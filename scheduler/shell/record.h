@@ -5,6 +5,9 @@
 #include "core/region.h"
 #include "io/db.h"
 
+/* regions.restored. A dump ends with a statement that sets RAW; `harpoon admin restored` turns that into COMPARING; the scheduler ends it. */
+enum sc_restored { SC_RESTORED_NO, SC_RESTORED_RAW, SC_RESTORED_COMPARING };
+
 /* Raises the epoch, then builds a region from the record, on the database thread. */
 struct sc_takeover {
     struct hp_db_job job;
@@ -12,6 +15,7 @@ struct sc_takeover {
     char name[64];    /* of the region */
     char holder[128]; /* who leads from now on */
     uint64_t seed;
+    int64_t epoch_min;        /* a record of a lower epoch is older than the region */
     struct sc_region *region; /* result; passes to whoever finishes the job */
     int64_t epoch;            /* result */
     void *owner;              /* the submitter's */
@@ -32,6 +36,14 @@ struct sc_write {
 };
 void sc_write_init(struct sc_write *w, const char *region, struct sc_batch *batch);
 
+/* Whether an epoch is still in force. HP_EFENCED: another scheduler has a newer one. */
+struct sc_assert {
+    struct hp_db_job job;
+    char name[64];
+    int64_t epoch;
+};
+void sc_assert_init(struct sc_assert *a, const char *region, int64_t epoch);
+
 struct sc_find {
     struct hp_db_job job;
     char name[64];
@@ -40,5 +52,14 @@ struct sc_find {
     uint64_t reign;           /* the submitter's */
 };
 void sc_find_init(struct sc_find *f, const char *region, struct sc_lookup *lookup);
+
+struct sc_read {
+    struct hp_db_job job;
+    char name[64];
+    struct sc_page *page; /* borrowed by the job until it is done */
+    void *owner;          /* the submitter's */
+    uint64_t reign;       /* the submitter's */
+};
+void sc_read_init(struct sc_read *x, const char *region, struct sc_page *page);
 
 #endif

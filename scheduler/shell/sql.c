@@ -1,33 +1,46 @@
 #include "shell/sql.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEND_AT_BYTES = 2 << 20, STATEMENT_MAX = 32768 };
+enum {
+    SEND_AT_BYTES = 2 << 20,
+    STATEMENT_MAX = 32768,
+    MANY_MIN = 8, /* rows: below that text is less work, for both sides */
+};
 
-void sc_sql_begin(struct sc_sql *s, struct hp_db_conn *c, const char *head, const char *tail, struct hp_error *e)
+void sc_sql_begin(struct sc_sql *s, struct hp_db_conn *c, const char *head, const char *tail, const char *many,
+                  struct hp_error *e)
 {
-    *s = (struct sc_sql){.conn = c, .head = head, .tail = tail, .e = e};
+    *s = (struct sc_sql){.conn = c, .head = head, .tail = tail, .many = many, .e = e};
 }
+
+static void no_memory(struct sc_sql *s, size_t bytes)
+{
+    s->failed = hp_fail(s->e, HP_ENOMEM, "statement of %zu bytes: %s", bytes, hp_strerror(HP_ENOMEM));
+}
+
+/* ---- As text ---- */
 
 static char *reserve(struct sc_sql *s, size_t len)
 {
     if (s->failed)
         return NULL;
-    if (s->len + len > s->room) {
-        size_t room = s->room ? s->room : 4096;
+    if (s->len + len > s->text_room) {
+        size_t room = s->text_room ? s->text_room : 4096;
         while (room < s->len + len)
             room *= 2;
         char *text = realloc(s->text, room);
         if (!text) {
-            s->failed = hp_fail(s->e, HP_ENOMEM, "statement of %zu bytes: %s", room, hp_strerror(HP_ENOMEM));
+            no_memory(s, room);
             return NULL;
         }
         s->text = text;
-        s->room = room;
+        s->text_room = room;
     }
     return s->text + s->len;
 }
@@ -41,44 +54,7 @@ static void put(struct sc_sql *s, const char *data, size_t len)
     s->len += len;
 }
 
-static void send_text(struct sc_sql *s)
-{
-    put(s, s->tail, strlen(s->tail));
-    if (s->failed)
-        return;
-    MYSQL *my = hp_db_mysql(s->conn);
-    if (mysql_real_query(my, s->text, s->len) != 0)
-        s->failed = hp_db_fail(s->conn, s->e, s->head);
-    else
-        s->affected += mysql_affected_rows(my);
-    s->len = 0;
-    s->rows = 0;
-}
-
-void sc_sql_row(struct sc_sql *s)
-{
-    if (s->rows == 0)
-        put(s, s->head, strlen(s->head));
-    put(s, s->rows ? ",(" : "(", s->rows ? 2 : 1);
-    s->first_column = true;
-}
-
-void sc_sql_row_end(struct sc_sql *s)
-{
-    put(s, ")", 1);
-    s->rows++;
-    if (s->len >= SEND_AT_BYTES)
-        send_text(s);
-}
-
-static void comma(struct sc_sql *s)
-{
-    if (!s->first_column)
-        put(s, ",", 1);
-    s->first_column = false;
-}
-
-static void escaped(struct sc_sql *s, const void *data, size_t len)
+static void escaped(struct sc_sql *s, const char *data, size_t len)
 {
     char *to = reserve(s, 2 * len + 3);
     if (!to)
@@ -89,31 +65,167 @@ static void escaped(struct sc_sql *s, const void *data, size_t len)
     s->len += n + 2;
 }
 
+static void put_cell(struct sc_sql *s, const struct sc_sql_cell *x)
+{
+    char number[24];
+    if (x->type == MYSQL_TYPE_LONGLONG) {
+        put(s, number, (size_t)snprintf(number, sizeof number, "%" PRId64, x->number));
+        return;
+    }
+    if (x->type == MYSQL_TYPE_BLOB)
+        put(s, "_binary", 7);
+    escaped(s, x->bytes, x->len);
+}
+
+static void send_text(struct sc_sql *s)
+{
+    s->len = 0;
+    put(s, s->head, strlen(s->head));
+    for (size_t i = 0; i < s->count; i++) {
+        bool first = i % s->columns == 0, last = i % s->columns == s->columns - 1;
+        put(s, first ? (i ? ",(" : "(") : ",", first && i ? 2 : 1);
+        put_cell(s, &s->cells[i]);
+        if (last)
+            put(s, ")", 1);
+    }
+    put(s, s->tail, strlen(s->tail));
+    if (s->failed)
+        return;
+    MYSQL *my = hp_db_mysql(s->conn);
+    if (mysql_real_query(my, s->text, s->len) != 0)
+        s->failed = hp_db_fail(s->conn, s->e, s->head);
+    else
+        s->affected += mysql_affected_rows(my);
+}
+
+/* ---- As they are: one message with a column's values after one another, for a statement that the server knows (https://mariadb.com/kb/en/com_stmt_bulk_execute) ---- */
+
+/* One column of all rows, as the client library wants it. */
+struct column {
+    void *values; /* int64_t, or pointers */
+    unsigned long *lengths;
+};
+
+static bool fill(const struct sc_sql *s, size_t k, struct column *column, MYSQL_BIND *bind)
+{
+    const struct sc_sql_cell *x = &s->cells[k];
+    column->values = malloc(s->rows * sizeof(int64_t));
+    column->lengths = malloc(s->rows * sizeof *column->lengths);
+    if (!column->values || !column->lengths)
+        return false;
+    bind->buffer_type = x->type;
+    bind->buffer = column->values;
+    bind->length = column->lengths;
+    for (size_t i = 0; i < s->rows; i++, x += s->columns) {
+        assert(x->type == bind->buffer_type);
+        column->lengths[i] = x->len;
+        if (x->type == MYSQL_TYPE_LONGLONG)
+            ((int64_t *)column->values)[i] = x->number;
+        else
+            ((const char **)column->values)[i] = x->bytes;
+    }
+    return true;
+}
+
+static void execute(struct sc_sql *s, MYSQL_BIND *binds)
+{
+    MYSQL_STMT *stmt;
+    unsigned rows = (unsigned)s->rows;
+    s->failed = hp_db_prepare(s->conn, s->many, &stmt, s->e);
+    if (s->failed)
+        return;
+    if (mysql_stmt_attr_set(stmt, STMT_ATTR_ARRAY_SIZE, &rows) || mysql_stmt_bind_param(stmt, binds) ||
+        mysql_stmt_execute(stmt))
+        s->failed = hp_db_fail(s->conn, s->e, s->head);
+    else
+        s->affected += mysql_stmt_affected_rows(stmt);
+}
+
+static void send_many(struct sc_sql *s)
+{
+    struct column columns[SC_SQL_COLUMNS_MAX] = {0};
+    MYSQL_BIND binds[SC_SQL_COLUMNS_MAX];
+    bool good = true;
+    memset(binds, 0, sizeof binds);
+    for (size_t k = 0; k < s->columns && good; k++)
+        good = fill(s, k, &columns[k], &binds[k]);
+    if (good)
+        execute(s, binds);
+    else
+        no_memory(s, s->rows * s->columns * sizeof(int64_t));
+    for (size_t k = 0; k < s->columns; k++) {
+        free(columns[k].values);
+        free(columns[k].lengths);
+    }
+}
+
+/* ---- Rows ---- */
+
+static void send_rows(struct sc_sql *s)
+{
+    static_assert(sizeof(int64_t) == sizeof(char *), "a column holds either");
+    if (s->failed)
+        return;
+    assert(s->count == s->rows * s->columns);
+    if (s->many && s->rows >= MANY_MIN)
+        send_many(s);
+    else
+        send_text(s);
+    s->count = s->rows = s->bytes = 0;
+}
+
+void sc_sql_row(struct sc_sql *s)
+{
+    s->rows++;
+}
+
+void sc_sql_row_end(struct sc_sql *s)
+{
+    s->columns = s->rows == 1 ? s->count : s->columns;
+    if (s->bytes >= SEND_AT_BYTES)
+        send_rows(s);
+}
+
+static void put_value(struct sc_sql *s, struct sc_sql_cell x)
+{
+    if (s->failed)
+        return;
+    if (s->count == s->room) {
+        size_t room = s->room ? 2 * s->room : 64;
+        struct sc_sql_cell *cells = realloc(s->cells, room * sizeof *cells);
+        if (!cells) {
+            no_memory(s, room * sizeof *cells);
+            return;
+        }
+        s->cells = cells;
+        s->room = room;
+    }
+    s->cells[s->count++] = x;
+    s->bytes += x.len + sizeof x.number;
+}
+
 void sc_sql_text(struct sc_sql *s, const char *value)
 {
-    comma(s);
-    escaped(s, value, strlen(value));
+    put_value(s, (struct sc_sql_cell){.type = MYSQL_TYPE_STRING, .bytes = value, .len = strlen(value)});
 }
 
 void sc_sql_bytes(struct sc_sql *s, const void *data, size_t len)
 {
-    comma(s);
-    put(s, "_binary", 7);
-    escaped(s, data, len);
+    put_value(s, (struct sc_sql_cell){.type = MYSQL_TYPE_BLOB, .bytes = data, .len = len});
 }
 
 void sc_sql_int(struct sc_sql *s, int64_t value)
 {
-    char text[24];
-    comma(s);
-    put(s, text, (size_t)snprintf(text, sizeof text, "%" PRId64, value));
+    put_value(s, (struct sc_sql_cell){.type = MYSQL_TYPE_LONGLONG, .number = value});
 }
 
 int sc_sql_end(struct sc_sql *s)
 {
     if (s->rows)
-        send_text(s);
+        send_rows(s);
+    free(s->cells);
     free(s->text);
+    s->cells = NULL;
     s->text = NULL;
     return s->failed;
 }

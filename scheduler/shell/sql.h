@@ -6,19 +6,32 @@
 
 #include "io/db.h"
 
-/* "head VALUES (…),(…) tail", sent whenever it has grown to a few megabytes. Errors are kept: check sc_sql_end. */
+enum { SC_SQL_COLUMNS_MAX = 8 };
+
+/* One value of a row: a number, or borrowed bytes. */
+struct sc_sql_cell {
+    enum enum_field_types type; /* MYSQL_TYPE_LONGLONG, _STRING, _BLOB */
+    int64_t number;
+    const char *bytes;
+    unsigned long len;
+};
+
+/* Rows for "head (…),(…) tail", sent whenever they have grown to a few megabytes: few of them as text, many at once as they are, for `many`, which asks for one row ("head (?,?,…) tail"; NULL:
+ * always as text). What is put in stays as it is until sc_sql_end. Errors are kept: check sc_sql_end. */
 struct sc_sql {
     struct hp_db_conn *conn;
-    const char *head, *tail; /* literals */
+    const char *head, *tail, *many; /* literals */
+    struct sc_sql_cell *cells;      /* row after row */
+    size_t count, room;             /* cells */
+    size_t rows, columns, bytes;    /* of what is not sent yet; of a row */
     char *text;
-    size_t len, room;
-    size_t rows;       /* in `text` */
+    size_t len, text_room;
     uint64_t affected; /* by what was sent */
-    bool first_column;
     int failed;
     struct hp_error *e;
 };
-void sc_sql_begin(struct sc_sql *s, struct hp_db_conn *c, const char *head, const char *tail, struct hp_error *e);
+void sc_sql_begin(struct sc_sql *s, struct hp_db_conn *c, const char *head, const char *tail, const char *many,
+                  struct hp_error *e);
 void sc_sql_row(struct sc_sql *s);
 void sc_sql_row_end(struct sc_sql *s);
 void sc_sql_text(struct sc_sql *s, const char *value); /* ASCII names; escaped all the same */

@@ -1,11 +1,14 @@
-"""From a client's call to a running container, beside the same bundle run by the bare runtime in the same run.
+"""From a client's call to a running container, beside the same bundle run by bare runtimes, and the same image run by podman, in the same run.
 
     --count N      containers of each leg (100)
     --no-bridge    leave out the second leg, with the bridge network
+    --smoke        three containers a leg
 
-One container at a time: create, wait for its success in the event stream, run the same bundle with the bare runtime, delete both. `accept` is from sending the request to the gateway's word that it is durable (bulk
+One container at a time: create, wait for its success in the event stream, delete; run the same bundle with the bare runtime, delete. (In this order both come after a removal, and the bare
+runtime does not find the kernel's cgroup lock as the agent has just left it.) `accept` is from sending the request to the gateway's word that it is durable (bulk
 method, which answers on acceptance); `running` is from sending the request to the arrival of the operation's success at the client: it includes the acceptance. `bare` is from starting the runtime's program (`run -d`)
-to its end. In the second leg, `cni` is what the same plugins take when called one after the other as the agent does, without anything else.
+to its end; `runc` is the same by runc where the agent uses another. `podman` is `podman run -d` of the same image with the same limits and without a network, by the agent's runtime and with
+conmon, as here, from an image that it has unpacked already; it is left out where podman is not installed (`apt install podman`). In the second leg, `cni` is what the same plugins take when called one after the other as the agent does, without anything else.
 """
 import argparse
 import glob
@@ -25,6 +28,9 @@ import grpc
 from api import container_pb2, event_service_pb2, operation_pb2
 from harness import Stack, image
 
+SHAPE = {f"{leg}{what}_{p}_ms": float for leg in ("", "bridge_") for what in ("accept", "running", "bare") for p in ("p50", "p99")} | {"bare_runtime": str, "count": int}
+WARM_UP = 5
+CPU_MILLIS = 1000  # less, and the kernel throttles the runtime's own work inside the container's cgroup: noise of up to 100 ms in both
 BRIDGE, NONE = container_pb2.NETWORK_MODE_BRIDGE, container_pb2.NETWORK_MODE_NONE
 
 
@@ -98,9 +104,9 @@ class Ends:
         return at, operation
 
 
-class Bare:
-    """The bundle of a running container, run by the bare runtime under other names, on an overlay of the same layers. All in a mount namespace of its own, as the agent does it; without the empty
-    cgroup v2 hierarchy where the runtime refuses that one (crun on hybrid machines)."""
+class Namespace:
+    """Runs programs in a mount namespace of its own, as the agent does it, and times them there; without the empty cgroup v2 hierarchy where the runtime refuses that one (crun on hybrid
+    machines)."""
 
     WORKER = """
 import json, subprocess, sys, tempfile, time
@@ -114,33 +120,52 @@ for line in sys.stdin:
         print(json.dumps([seconds, done.returncode, said.read()]), flush=True)
 """
 
+    def __init__(self, runtime, prepare=""):
+        script = f"""
+if [ {int("crun" in runtime)} = 1 ] && mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+{prepare}
+exec "$@"
+"""
+        self.worker = subprocess.Popen(["unshare", "-m", "sh", "-ec", script, "sh", "/usr/bin/python3", "-c", self.WORKER], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
+
+    def run(self, *argv):
+        """Seconds that it takes."""
+        self.worker.stdin.write(json.dumps(argv) + "\n")
+        self.worker.stdin.flush()
+        seconds, code, error = json.loads(self.worker.stdout.readline())
+        if code != 0:
+            raise AssertionError(f"{argv}: {error}")
+        return seconds
+
+    def close(self):
+        self.worker.stdin.close()
+        self.worker.wait()
+
+
+def program(name):
+    return shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin")
+
+
+class Bare:
+    """The bundle of a running container, run by a bare runtime under other names, on an overlay of the same layers."""
+
     def __init__(self, stack, container, runtime):
         bundles = [p for p in glob.glob(os.path.join(stack.directory, "r/**/config.json"), recursive=True) if container.uid in p]
         if not bundles:
             raise AssertionError(f"no bundle of {container.uid} below {stack.directory}")
         with open(bundles[0]) as f:
             self.config = json.load(f)
-        self.runtime = shutil.which(runtime.split()[0], path="/usr/sbin:/usr/bin:/usr/local/bin")
+        self.runtime = program(runtime)
         self.directory = tempfile.mkdtemp(prefix="hp-bare-", dir="/var/tmp")
-        self.parent = f"/harpoon-bare-{os.getpid()}"
+        self.parent = f"/harpoon-bare-{os.getpid()}-{runtime}"
         layers = ":".join(sorted(glob.glob(os.path.join(stack.directory, "hosts/r1-h1/layers/*/diff"))))
         for name in ("upper", "work", "rootfs"):
             os.makedirs(os.path.join(self.directory, name))
-        script = f"""
-if [ {int("crun" in runtime)} = 1 ] && mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
-mount -t overlay overlay -o lowerdir={layers},upperdir={self.directory}/upper,workdir={self.directory}/work {self.directory}/rootfs
-exec "$@"
-"""
-        self.worker = subprocess.Popen(["unshare", "-m", "sh", "-ec", script, "sh", "/usr/bin/python3", "-c", self.WORKER], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, text=True)
+        self.namespace = Namespace(runtime, f"mount -t overlay overlay -o lowerdir={layers},upperdir={self.directory}/upper,workdir={self.directory}/work {self.directory}/rootfs")
 
     def command(self, *argv):
-        self.worker.stdin.write(json.dumps([self.runtime, "--root", os.path.join(self.directory, "root"), *argv]) + "\n")
-        self.worker.stdin.flush()
-        seconds, code, error = json.loads(self.worker.stdout.readline())
-        if code != 0:
-            raise AssertionError(f"{self.runtime} {argv}: {error}")
-        return seconds
+        return self.namespace.run(self.runtime, "--root", os.path.join(self.directory, "root"), *argv)
 
     def run(self, number):
         """Seconds that `run -d` takes."""
@@ -162,48 +187,85 @@ exec "$@"
         return seconds
 
     def close(self):
-        self.worker.stdin.close()
-        self.worker.wait()
+        self.namespace.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         for root in glob.glob("/sys/fs/cgroup/*") + ["/sys/fs/cgroup"]:
             if os.path.isdir(root + self.parent):
                 os.rmdir(root + self.parent)
 
 
+class Podman:
+    """The same image by podman, in a store of its own."""
+
+    def __init__(self, reference, container, runtime):
+        self.directory = tempfile.mkdtemp(prefix="hp-podman-", dir="/var/tmp")
+        self.namespace = Namespace(runtime)
+        self.base = [program("podman"), "--root", os.path.join(self.directory, "root"), "--runroot", os.path.join(self.directory, "run"), "--storage-driver", "overlay",
+                     "--cgroup-manager", "cgroupfs", "--runtime", program(runtime), "--events-backend", "none"]
+        self.namespace.run(*self.base, "pull", "-q", reference)
+        self.image = subprocess.run([*self.base, "images", "-q"], check=True, capture_output=True, text=True).stdout.split()[0]
+        resources = container.spec.resources
+        self.limits = ["--cpus", str(resources.cpu_millis / 1000), "--memory", f"{resources.memory_bytes}b", "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=4096:4096"]
+        self.argv = [*container.spec.command, *container.spec.args]
+
+    def run(self, number):
+        name = f"podman-{number}"
+        seconds = self.namespace.run(*self.base, "run", "-d", "--network", "none", *self.limits, "--name", name, self.image, *self.argv)
+        self.namespace.run(*self.base, "rm", "-f", "-t", "0", name)
+        return seconds
+
+    def close(self):
+        self.namespace.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def peers(stack, container, runtime, network):
+    """{name: what is run beside each container}."""
+    found = {"bare": Bare(stack, container, runtime)}
+    if network == NONE:
+        if runtime != "runc":
+            found["runc"] = Bare(stack, container, "runc")
+        if program("podman"):
+            found["podman"] = Podman(image(), container, runtime)
+        else:
+            say("podman is not installed: left out")
+    return found
+
+
 def leg(stack, client, count, network, result, prefix=""):
     """Measures one leg and puts its figures into result."""
     submitter, ends = Submitter(client), Ends(client)
     name = "bench-" + uuid.uuid4().hex[:6]
-    client.succeeded(client.create(name, image(), network=network))
+    client.succeeded(client.create(name, image(), network=network, cpu_millis=CPU_MILLIS))
     model = client.get(name)
     runtime = client.list_hosts()[0].facts.runtime
-    bare = Bare(stack, model, runtime)
-    accept, running, alone, stages = [], [], [], {}
+    beside = peers(stack, model, runtime.split()[0], network)
+    values, stages = {what: [] for what in ("accept", "running", *beside)}, {}
     try:
-        for i in range(count + 5):  # five to warm up
+        for i in range(count + WARM_UP):
             one = f"{name}-{i}"
-            request = event_service_pb2.SubmitRequest(correlation=i, create=client.create_request(one, image(), request_id=str(uuid.uuid4()), network=network))
+            request = event_service_pb2.SubmitRequest(correlation=i, create=client.create_request(one, image(), request_id=str(uuid.uuid4()), network=network, cpu_millis=CPU_MILLIS))
             sent, accepted, operation = submitter.submit(request)
             arrived, ended = ends.wait(operation)
-            seconds = bare.run(i)
             client.succeeded(client.delete(one))
-            if i >= 5:
-                accept.append(accepted - sent)
-                running.append(arrived - sent)
-                alone.append(seconds)
+            seconds = {what: peer.run(i) for what, peer in beside.items()}
+            if i >= WARM_UP:
+                for what, took in {"accept": accepted - sent, "running": arrived - sent, **seconds}.items():
+                    values[what].append(took)
                 for earlier, later in zip(ended.history, ended.history[1:]):
                     took = (later.time.ToNanoseconds() - earlier.time.ToNanoseconds()) / 1e9
                     stages.setdefault(operation_pb2.Stage.Name(later.stage).removeprefix("STAGE_"), []).append(took)
     finally:
         submitter.close()
         ends.close()
-        bare.close()
+        for peer in beside.values():
+            peer.close()
         client.succeeded(client.delete(name))
-    for what, values in (("accept", accept), ("running", running), ("bare", alone)):
-        result[f"{prefix}{what}_p50_ms"], result[f"{prefix}{what}_p99_ms"] = percentile(values, 0.5), percentile(values, 0.99)
+    for what, took in values.items():
+        result[f"{prefix}{what}_p50_ms"], result[f"{prefix}{what}_p99_ms"] = percentile(took, 0.5), percentile(took, 0.99)
     result["bare_runtime"] = runtime
     say("  time until each stage, p50 ms: " + ", ".join(f"{k} {percentile(v, 0.5)}" for k, v in stages.items()))
-    say(f"{prefix or 'network none: '}accept {result[prefix + 'accept_p50_ms']} ms, running {result[prefix + 'running_p50_ms']} ms, bare {result[prefix + 'bare_p50_ms']} ms (p50)")
+    say(f"network {'bridge' if prefix else 'none'}, p50 ms: " + ", ".join(f"{what} {result[f'{prefix}{what}_p50_ms']}" for what in values))
 
 
 def cni_alone(stack, count):
@@ -247,7 +309,10 @@ def main(argv):
     parser = argparse.ArgumentParser(prog="create-latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--no-bridge", action="store_true")
+    parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args(argv)
+    if args.smoke:
+        args.count = 3
     stack, result = Stack(hosts=1), {}
     try:
         say("starting a stack")

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/containers.h"
 #include "core/state.h" /* to know where each container went, as its host would */
 #include "wire/codec.h"
 
@@ -148,7 +149,7 @@ static void create(int i)
 
 static const char *host_of(const char *uid)
 {
-    struct sc_container *c = hp_map_get(&region->uids, uid);
+    struct sc_container *c = sc_container_of(region, uid);
     if (!c || !c->host) {
         fprintf(stderr, "container %s is not placed\n", uid);
         exit(1);

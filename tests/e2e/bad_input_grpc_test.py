@@ -82,6 +82,8 @@ FIELDS = [
     ("17 volumes", [("container.spec.volumes", [container_pb2.VolumeMount(volume=f"v{i}", path=f"/v{i}") for i in range(17)])], "volumes"),
     ("a volume at a relative path", [("container.spec.volumes", [container_pb2.VolumeMount(volume="v", path="v")])], "path"),
     ("a volume whose path climbs", [("container.spec.volumes", [container_pb2.VolumeMount(volume="v", path="/a/../../etc")])], "path"),
+    ("a volume in a class without a size", [("container.spec.volumes", [container_pb2.VolumeMount(volume="v", path="/v", storage_class="fast")])], "size_bytes"),
+    ("a volume with a size without a class", [("container.spec.volumes", [container_pb2.VolumeMount(volume="v", path="/v", size_bytes=1 << 30)])], "size_bytes"),
     ("a volume with a bad name", [("container.spec.volumes", [container_pb2.VolumeMount(volume="../v", path="/v")])], "volume"),
     ("33 labels", [("container.labels", {f"k{i}": "v" for i in range(33)})], "labels"),
     ("a label's key of 64 bytes", [("container.labels", {"k" * 64: "v"})], "labels"),
@@ -90,6 +92,9 @@ FIELDS = [
     ("a deadline below 0", [("deadline_seconds", -1)], "deadline_seconds"),
     ("a deadline after a week", [("deadline_seconds", 604_801)], "deadline_seconds"),
     ("a host that cannot be one", [("container.spec.placement.host", "no/host")], "host"),
+    ("17 tolerations", [("container.spec.placement.tolerations", [container_pb2.Toleration(key=f"k{i}") for i in range(17)])], "tolerations"),
+    ("an expression's operator from the future", [("container.spec.placement.label_expressions", [container_pb2.LabelExpression(key="k", operator=9)])], "operator"),
+    ("an affinity group of 64 bytes", [("container.spec.placement.affinity_group", "g" * 64)], "affinity_group"),
     ("a desired state from the future", [("container.spec.desired_state", 42)], "desired_state"),
 ]
 

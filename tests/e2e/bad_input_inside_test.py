@@ -12,6 +12,7 @@ import pika
 from api import GENERATED  # noqa: F401  (makes the generated modules visible)
 from harness import StackTest, eventually, image
 from harpoon.internal.v1 import agent_pb2, report_pb2, request_pb2
+from harpoon.v1 import container_pb2, host_pb2
 from paths import STACK, program
 from wire import agent_frame, field, nested
 import machine
@@ -153,6 +154,13 @@ class AgentLinkTest(StackTest):
 
     def test_hello_with_a_session_below_0(self):
         self.refused(agent_frame(self.hello(session=-5)))
+
+    def test_hello_with_networks_beyond_all_limits(self):
+        for fields in ({"facts": host_pb2.HostFacts(network_functions=-1)}, {"facts": host_pb2.HostFacts(network_functions=4097)},
+                       {"facts": host_pb2.HostFacts(network_modes=[1] * 17)}, {"allocatable": container_pb2.Resources(network_bps=-1)}):
+            with self.subTest(fields):
+                found = self.refused(agent_frame(self.hello(**fields)))
+                self.assertIn("network", found[0].refused.status.message)
 
     def test_second_hello(self):
         found = self.answers(agent_frame(self.hello(session=1 << 41)) + agent_frame(self.hello(session=(1 << 41) + 1)))

@@ -65,6 +65,35 @@ class ReplicasTest(StackTest):
         self.assertGreater(after, before)
         self.assertLessEqual(after, before + 2)
 
+    def leads(self, name):
+        return self.stack.metric(name, 'harpoon_scheduler_leading{region="r1"}') == 1
+
+    def test_a_leader_that_is_paused_is_fenced(self):
+        """It wakes up when another one leads, writes nothing, stands by, and can lead again."""
+        self.works(0)
+        first = next(n for n in ("sched-1", "sched-2") if self.leads(n))
+        second = {"sched-1": "sched-2", "sched-2": "sched-1"}[first]
+        before = self.stack.pids()
+        epoch = "SELECT epoch FROM regions WHERE name = 'r1'"
+        was = int(self.stack.sql(epoch)[0][0])
+        self.stack.kill(first, "STOP")
+        try:
+            self.works(0, seconds=90)
+            self.assertTrue(self.leads(second))
+        finally:
+            self.stack.kill(first, "CONT")
+        eventually(lambda: not self.leads(first), 30, f"{first} to see that it leads no more")
+        self.works(0)
+        self.assertTrue(self.leads(second))
+        self.assertEqual(int(self.stack.sql(epoch)[0][0]), was + 1)
+        self.assertEqual(self.stack.pids(), before, "both live on")
+        self.stack.kill(second)
+        try:
+            self.works(0)
+            self.assertTrue(self.leads(first))
+        finally:
+            self.stack.restart()
+
     def test_regions_are_apart(self):
         from harness import Stack
         two = Stack(regions=2, schedulers=2, hosts=0, sim_hosts=2)

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from harness import StackTest, eventually
 from harpoon.internal.v1 import record_pb2, request_pb2
-from harpoon.v1 import container_pb2, placement_service_pb2
+from harpoon.v1 import container_pb2, host_pb2, host_service_pb2, placement_service_pb2
 
 Code = grpc.StatusCode
 IMAGE = "oci:/nowhere:1"
@@ -169,6 +169,16 @@ class GatewayTest(StackTest):
                                   placement_service_pb2.ExplainRequest(create=self.client.create_request("a", IMAGE)))
         self.assertEqual(answer.host_count, 7)
 
+    def test_host_load(self):
+        request = host_service_pb2.GetHostLoadRequest(name="regions/r1/hosts/h1")
+        self.player.answer = lambda r: request_pb2.Verdict(host_load=host_pb2.HostLoad(age_ms=7))
+        self.assertEqual(self.client.call(self.client.hosts.GetHostLoad, request).age_ms, 7)
+        received, properties = self.player.requests[0]
+        self.assertEqual((received.host_load.name, received.project), (request.name, ""))
+        self.assertNotEqual(properties.delivery_mode, 2)
+        self.player.answer = None
+        self.assert_code(rpc_error(self.client.call, self.client.hosts.GetHostLoad, request), Code.UNAVAILABLE)
+
     def test_submit_in_bulk(self):
         requests = [event_service_pb2.SubmitRequest(correlation=i, create=self.client.create_request(f"c{i}", IMAGE, request_id=f"bulk-{i}"))
                     for i in range(500)]
@@ -236,7 +246,7 @@ class GatewayTest(StackTest):
         next(stream)
         gaps = self.counter("event_gaps_total")
         self.player.tell(*self.player.commit(25000, pad=600))  # more than the gateway keeps in memory
-        eventually(lambda: "slow_watches_total 1" in self.metrics(), 30, lambda: "the watch to be given up: " + self.metrics())
+        eventually(lambda: self.counter("slow_watches_total") == 1, 30, "the watch to be given up")
         # Messages were once lost whose header and body came in different reads: the record healed that, so only this showed it.
         self.assertEqual(self.counter("event_gaps_total"), gaps)
         seen, error = [], None
@@ -251,13 +261,8 @@ class GatewayTest(StackTest):
         self.assertEqual(error_details(error)["ErrorInfo"].metadata["resume_after"], str(seen[-1]))
         self.assertEqual(self.events(self.watch(after_sequence=seen[-1]), 3), [seen[-1] + i for i in (1, 2, 3)])
 
-    def metrics(self):
-        import urllib.request
-        with urllib.request.urlopen("http://" + self.stack.status()["gw-1"]["ports"]["metrics"] + "/metrics", timeout=10) as r:
-            return r.read().decode()
-
     def counter(self, name):
-        return int(next(line for line in self.metrics().splitlines() if line.startswith("harpoon_gateway_" + name + " ")).split()[1])
+        return int(self.stack.metric("gw-1", "harpoon_gateway_" + name))
 
     def test_filters_and_heartbeats(self):
         start = self.player.sequence()
@@ -302,7 +307,7 @@ class GatewayTest(StackTest):
         waiters = [threading.Thread(target=lambda: got.append(self.wait(op.name, 20).stage)) for _ in range(5)]
         for w in waiters:
             w.start()
-        eventually(lambda: "gateway_waits 5" in self.metrics(), 10, "five calls to wait")
+        eventually(lambda: self.counter("waits") == 5, 10, "five calls to wait")
         op.stage = operation_pb2.STAGE_SUCCEEDED
         self.player.tell(*self.player.commit(1, make=lambda e: e.operation_data.CopyFrom(op)))
         for w in waiters:

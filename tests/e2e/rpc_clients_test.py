@@ -135,7 +135,7 @@ class GrpcioMixin:
         stream = self.echo.Repeat(pb.EchoRequest(count=3000, size=50000))
         next(stream)
         before = self.server.resident_kib()
-        time.sleep(0.5)  # the flood would be 150 MB
+        self.server.settle()  # the flood would be 150 MB
         self.assertLess(self.server.resident_kib() - before, 60000)
         self.assertEqual(sum(1 for _ in stream), 2999)
 
@@ -199,7 +199,7 @@ class DrainTest(unittest.TestCase):
             slow = echo.Echo.future(pb.EchoRequest(text="slow", delay_ms=700), timeout=20)
             connection = http.client.HTTPConnection(server.address["http"], timeout=20)
             connection.request("POST", ECHO + "Echo", b'{"text":"slow too","delayMs":700}', {"Content-Type": "application/json"})
-            time.sleep(0.2)
+            server.waiting(2)
             stopped = threading.Thread(target=server.stop)
             stopped.start()
             self.assertEqual(slow.result().text, "slow")
@@ -360,11 +360,12 @@ class ConnectTest(RpcCase):
 
     def test_client_that_goes_away_cancels(self):
         """Both while an answer is awaited and in the middle of a stream: libmicrohttpd itself does not look at a suspended connection."""
-        before = self.server.text().count("cancelled")
+        before, waiting = self.server.text().count("cancelled"), self.server.text().count("waits")
         for method, kind, body in (("Echo", "application/json", b'{"hang":true}'), ("Repeat", "application/connect+json", struct.pack(">BI", 0, 23) + b'{"count":1,"hang":true}')):
             raw = self.context.wrap_socket(socket.create_connection(self.address["http"].split(":"), timeout=10), server_hostname="localhost")
             raw.sendall(f"POST {ECHO}{method} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-            time.sleep(0.2)
+            waiting += 1
+            self.server.waiting(waiting)
             raw.close()
         eventually(lambda: self.server.text().count("cancelled") == before + 2, 5, "the handlers' on_cancel")
 
@@ -384,8 +385,7 @@ class ConnectTest(RpcCase):
         self.addCleanup(raw.close)
         body = b'{"hang":true}'
         raw.sendall(f"POST {ECHO}Echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-        eventually(lambda: True, 1, "a turn")
-        time.sleep(0.3)
+        self.server.settle()
         before = self.server.cpu_seconds()
-        time.sleep(2)
+        time.sleep(2)  # the time is what is tested
         self.assertLess(self.server.cpu_seconds() - before, 0.1, "a suspended call and an idle connection must not spin the loop")

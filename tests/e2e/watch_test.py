@@ -1,10 +1,12 @@
 """The region's event stream: in order, without gap or repeat, resumable anywhere, also across the death of a gateway."""
+import hashlib
+import os
 import threading
 import uuid
 
 import grpc
 
-from api import error_details, event_pb2, rpc_error
+from api import Client, error_details, event_pb2, rpc_error
 from harness import StackTest, eventually, image
 from harpoon.v1 import event_service_pb2
 
@@ -14,10 +16,10 @@ Code = grpc.StatusCode
 class Reader(threading.Thread):
     """Reads a watch until it ends; keeps events and the last sequence."""
 
-    def __init__(self, client, **kwargs):
+    def __init__(self, client, seconds=120, **kwargs):
         super().__init__(daemon=True)
         self.events, self.sequence, self.error = [], 0, None
-        self.stream = client.watch(timeout=120, heartbeat_ms=200, **kwargs)
+        self.stream = client.watch(timeout=seconds, heartbeat_ms=200, **kwargs)
         self.start()
 
     def run(self):
@@ -68,6 +70,43 @@ class WatchTest(StackTest):
         reader.close()
         self.assertGreater(reader.sequences()[0], before)
         self.assertEqual(reader.sequences(), list(range(reader.sequences()[0], reader.sequences()[-1] + 1)))
+
+    def test_a_token_that_is_revoked(self):
+        """Added to the file it is known, without a restart; taken out it is not, its watch ends, and those of others go on."""
+        path = os.path.join(self.stack.directory, "conf/tokens.ini")
+        with open(path) as f:
+            before = f.read()
+
+        def put(text):
+            with open(path + ".new", "w") as f:
+                f.write(text)
+            os.rename(path + ".new", path)
+        self.addCleanup(put, before)
+        secret = uuid.uuid4().hex
+        client = Client(self.stack.env["HARPOON_ENDPOINTS"].split()[0], self.stack.env["HARPOON_CA"], secret)
+        self.addCleanup(client.close)
+        self.assert_code(rpc_error(lambda: client.list_events()), Code.UNAUTHENTICATED)
+        put(before + f"[token guest]\nsha256 = {hashlib.sha256(secret.encode()).hexdigest()}\nprojects = *\nrole = viewer\n")
+
+        def known():
+            try:
+                return client.list_events() is not None
+            except grpc.RpcError as e:
+                self.assert_code(e, Code.UNAUTHENTICATED)
+                return False
+        eventually(known, 10, "the new token to be known")
+        own, other = Reader(client), Reader(self.client)
+        self.addCleanup(other.close)
+        eventually(lambda: own.sequence and other.sequence, 10, "both heartbeats")
+        put("[token broken\n")
+        put(before)
+        eventually(lambda: own.error, 10, "the watch of the revoked token to end")
+        self.assert_code(own.error, Code.UNAUTHENTICATED)
+        self.assertEqual(error_details(own.error)["ErrorInfo"].reason, "TOKEN_REVOKED")
+        self.assertFalse(known())
+        operation = self.make()[0]
+        eventually(lambda: any(e.operation == operation.name for e in other.events), 10, "events for who has a token")
+        self.assertIsNone(other.error)
 
     def test_an_operation_is_told_from_its_record_to_its_end(self):
         operation = self.make()[0]

@@ -9,6 +9,7 @@ import hpack
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "lib"))
 from h2 import CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, message  # noqa: E402
+from make_scripts import all_inputs  # noqa: E402
 
 
 def field(number, kind, value):
@@ -83,7 +84,7 @@ def json_inputs():
 
 
 def main():
-    for name, inputs in (("grpc_server", server_inputs), ("grpc_client", client_inputs), ("grpc_texts", texts_inputs), ("codec", codec_inputs), ("json", json_inputs)):
+    for name, inputs in (("grpc_server", server_inputs), ("grpc_client", client_inputs), ("grpc_texts", texts_inputs), ("codec", codec_inputs), ("json", json_inputs), *all_inputs().items()):
         directory = os.path.join(HERE, "corpus", name)
         os.makedirs(directory, exist_ok=True)
         for case, data in inputs():

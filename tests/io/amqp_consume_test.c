@@ -57,6 +57,11 @@ static void on_publisher_state(enum hp_amqp_state state, const struct hp_error *
     ((struct fixture *)user)->publisher_state = state;
 }
 
+static bool publisher_up(void *arg)
+{
+    return ((struct fixture *)arg)->publisher_state == HP_AMQP_UP;
+}
+
 static bool both_up(void *arg)
 {
     struct fixture *f = arg;
@@ -80,6 +85,8 @@ static void wait_for(struct fixture *f, int wanted)
     UNTIL(&f->loop, enough, f);
 }
 
+/* One after the other: RabbitMQ 3.10 answers 541 INTERNAL_ERROR to one of two connections that declare the same new quorum queue at the same moment. A
+ * reconnect later all is well, but these tests count connections. */
 static struct fixture *start(const struct hp_amqp_object *topology, const struct hp_subscription *subs, int count)
 {
     struct fixture *f = calloc(1, sizeof *f);
@@ -99,7 +106,10 @@ static struct fixture *start(const struct hp_amqp_object *topology, const struct
     for (const struct hp_amqp_object *o = topology; o && o->name; o++)
         if (o->exclusive)
             p.topology = NULL;
-    if (hp_publisher_new(&f->loop, &p, &f->publisher, &e) || hp_consumer_new(&f->loop, &c, &f->consumer, &e))
+    if (hp_publisher_new(&f->loop, &p, &f->publisher, &e))
+        fail_msg("%s", e.message);
+    UNTIL(&f->loop, publisher_up, f);
+    if (hp_consumer_new(&f->loop, &c, &f->consumer, &e))
         fail_msg("%s", e.message);
     UNTIL(&f->loop, both_up, f);
     return f;

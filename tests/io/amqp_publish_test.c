@@ -150,6 +150,30 @@ static void a_full_queue_rejects(void **state)
     stop(&f);
 }
 
+/* So that a channel which never finds the queue's new leader is given up. */
+static void a_queue_that_takes_nothing_is_met_anew(void **state)
+{
+    static const struct hp_amqp_object q[] = {
+        {.kind = HP_AMQP_QUEUE_QUORUM, .name = "full.long", .length_max = 1, .reject_publish = true}, {0}};
+    struct fixture f;
+    struct message m;
+    int rejections = 0;
+    start_up(&f, q);
+    uint64_t began = uv_now(&f.loop);
+    while (f.state_changes == 1) {
+        put(&f, &m, "full.long", "x");
+        if (result(&f, &m) == HP_PUBLISH_REJECTED && !rejections++)
+            began = uv_now(&f.loop);
+    }
+    assert_true(uv_now(&f.loop) - began >= 3000);
+    assert_non_null(strstr(f.error, "queue full.long has taken nothing for 3"));
+    UNTIL(&f.loop, is_up, &f);
+    put(&f, &m, "full.long", "x");
+    assert_int_equal(result(&f, &m), HP_PUBLISH_REJECTED);
+    assert_int_equal(f.state_changes, 3); /* not again at once */
+    stop(&f);
+}
+
 static void a_large_message_crosses_in_frames(void **state)
 {
     static const struct hp_amqp_object q[] = {{.kind = HP_AMQP_QUEUE_CLASSIC, .name = "large"}, {0}};
@@ -177,9 +201,62 @@ static void other_arguments_are_a_clear_error(void **state)
     assert_non_null(strstr(f.error, "queue \"fixed\" cannot be declared"));
     assert_non_null(strstr(f.error, "PRECONDITION_FAILED"));
     assert_non_null(strstr(f.error, "x-max-length"));
+    assert_false(hp_publisher_remake_streams(f.publisher)); /* what is in its place may be somebody's */
     struct message m;
     put(&f, &m, "fixed", "x");
     assert_int_equal(result(&f, &m), HP_PUBLISH_UNAVAILABLE);
+    stop(&f);
+}
+
+static void read_stream(struct hp_delivery *d, void *user)
+{
+    snprintf((char *)user + strlen(user), 8, "%.*s%lld ", (int)d->body_len, (const char *)d->body,
+             (long long)d->stream_offset);
+    hp_delivery_free(d);
+}
+
+static bool has_c(void *arg)
+{
+    return strchr(arg, 'c');
+}
+
+/* A stream that the broker can no longer serve, and one that somebody has deleted: both are declared anew, and empty. */
+static void a_stream_is_made_anew(void **state)
+{
+    struct fixture f;
+    struct hp_topology t;
+    struct message m;
+    char read[32] = "";
+    assert_int_equal(hp_topology_events(&t, "s1", NULL), 0);
+    start_up(&f, t.objects);
+    put(&f, &m, t.events, "a");
+    assert_int_equal(result(&f, &m), HP_PUBLISH_CONFIRMED);
+    assert_true(hp_publisher_remake_streams(f.publisher));
+    UNTIL(&f.loop, is_down, &f);
+    UNTIL(&f.loop, is_up, &f);
+    put(&f, &m, t.events, "b");
+    assert_int_equal(result(&f, &m), HP_PUBLISH_CONFIRMED);
+    servers("rabbitmqctl delete_queue -p harpoon events.s1");
+    put(&f, &m, t.events, "b");
+    assert_int_not_equal(result(&f, &m), HP_PUBLISH_CONFIRMED); /* it is mandatory */
+    hp_publisher_reconnect(f.publisher, "gone");
+    UNTIL(&f.loop, is_down, &f);
+    UNTIL(&f.loop, is_up, &f);
+    const struct hp_subscription s = {.queue = t.events, .prefetch = 10, .stream_start = "first"};
+    const struct hp_consumer_options o = {.amqp = {.url = getenv("HARPOON_AMQP_URL")},
+                                          .subscriptions = &s,
+                                          .subscription_count = 1,
+                                          .message_cb = read_stream,
+                                          .user = read};
+    struct hp_consumer *consumer;
+    assert_int_equal(hp_consumer_new(&f.loop, &o, &consumer, NULL), 0);
+    put(&f, &m, t.events, "c");
+    assert_int_equal(result(&f, &m), HP_PUBLISH_CONFIRMED);
+    UNTIL(&f.loop, has_c, read);
+    assert_string_equal(read, "c0 ");
+    bool closed = false;
+    hp_consumer_close(consumer, loop_closed, &closed);
+    UNTIL_FLAG(&f.loop, closed);
     stop(&f);
 }
 
@@ -207,6 +284,25 @@ static void it_works_over_tls(void **state)
     for (int i = 0; i < MANY; i++)
         assert_int_equal(result(&f, &m[i]), HP_PUBLISH_CONFIRMED);
     stop(&f);
+}
+
+/* Of a cluster's nodes one serves and the others refuse connections: whichever comes first, the one that serves is found before the back-off has grown. */
+static void the_next_node_is_tried_soon(void **state)
+{
+    static const struct hp_amqp_object q[] = {{.kind = HP_AMQP_QUEUE_CLASSIC, .name = "failover"}, {0}};
+    const char *good = getenv("HARPOON_AMQP_URL"), *path = strrchr(good, '/');
+    char bad[256], urls[2048];
+    snprintf(bad, sizeof bad, "%.*s@127.0.0.1:1%s", (int)(strchr(good, '@') - good), good, path);
+    snprintf(urls, sizeof urls, "%s, %s,%s", bad, good, bad);
+    for (int i = 0; i < 8; i++) {
+        struct fixture f;
+        struct message m;
+        start(&f, q, urls);
+        assert_true(loop_until(&f.loop, is_up, &f, 2000));
+        put(&f, &m, "failover", "x");
+        assert_int_equal(result(&f, &m), HP_PUBLISH_CONFIRMED);
+        stop(&f);
+    }
 }
 
 /* Under the alarm the broker takes what is in the socket and no more. What was sent has no outcome, what waits was not sent; nothing blocks, and
@@ -331,10 +427,13 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_message_is_confirmed),
         cmocka_unit_test(returns_are_told_apart_among_many),
         cmocka_unit_test(a_full_queue_rejects),
+        cmocka_unit_test(a_queue_that_takes_nothing_is_met_anew),
         cmocka_unit_test(a_large_message_crosses_in_frames),
         cmocka_unit_test(other_arguments_are_a_clear_error),
+        cmocka_unit_test(a_stream_is_made_anew),
         cmocka_unit_test(a_wrong_password_is_a_clear_error),
         cmocka_unit_test(it_works_over_tls),
+        cmocka_unit_test(the_next_node_is_tried_soon),
         cmocka_unit_test(an_alarm_blocks_and_ends),
         cmocka_unit_test(the_window_is_bounded),
         cmocka_unit_test(closing_waits_for_confirms),

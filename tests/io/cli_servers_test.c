@@ -185,6 +185,11 @@ static void wrong_use_is_told(void **state)
     assert_non_null(strstr(output, "dead.r9"));
     assert_int_equal(harpoon("dead list --amqp-url amqp://harpoon:wrong@127.0.0.1:1/harpoon"), 6);
     assert_int_equal(harpoon("dead list --amqp-url http://x"), 2);
+    /* Of a cluster's nodes, one that answers is enough. */
+    char list[1024];
+    snprintf(list, sizeof list, "dead list --amqp-url amqp://u:p@127.0.0.1:1/harpoon,%s", getenv("HARPOON_AMQP_URL"));
+    assert_int_equal(harpoon(list), 0);
+    assert_int_equal(harpoon("dead list --amqp-url amqp://u:p@127.0.0.1:1/v,amqp://u:p@127.0.0.1:1/v"), 6);
 }
 
 static void migrations_are_applied_once(void **state)

@@ -1,5 +1,7 @@
 /* Networks of real containers: addresses that stay, ports of the host, and nothing left behind. Needs root. */
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -7,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -143,6 +146,26 @@ static void test_address_after_a_reboot(void **state)
     removed(h, "c1");
 }
 
+/* What a plugin of an agent that died had started goes on, and took back in the end what was attached since: it has inherited the lock, which is waited for. */
+static void test_plugins_of_a_dead_agent_end_first(void **state)
+{
+    struct runtime_host *h = *state;
+    char done[sizeof h->dir + 32];
+    int status;
+    snprintf(done, sizeof done, "%s/plugin-is-done", h->dir);
+    pid_t plugin = fork();
+    assert_true(plugin >= 0);
+    if (plugin == 0) {
+        (void)poll(NULL, 0, 200); /* its work */
+        _exit(open(done, O_CREAT | O_WRONLY | O_CLOEXEC, 0600) < 0);
+    }
+    runtime_host_reopen(h);
+    assert_int_equal(access(done, F_OK), 0);
+    assert_int_equal(waitpid(plugin, &status, 0), plugin);
+    assert_int_equal(status, 0);
+    assert_int_equal(unlink(done), 0);
+}
+
 static void test_containers_reach_each_other(void **state)
 {
     struct runtime_host *h = *state;
@@ -263,7 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         BOTH(test_address_stays), BOTH(test_address_after_a_reboot), BOTH(test_containers_reach_each_other),
-        BOTH(test_ports),         BOTH(test_network_is_given_up),
+        BOTH(test_ports),         BOTH(test_network_is_given_up),    BOTH(test_plugins_of_a_dead_agent_end_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

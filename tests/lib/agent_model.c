@@ -10,11 +10,20 @@
 #include <cmocka.h>
 
 #include "core/plan.h"
+#include "wire/agent_limits.h"
+#include "wire/codec.h"
 
 static const char *const job_names[] = {"create", "start", "stop", "restart", "remove", "resize", "inspect", "probe"};
 static const char *const state_names[] = {"?",      "pending",  "creating", "running", "stopped", "backoff",
                                           "failed", "deleting", "unknown",  "deleted", "lost"};
 static const char *const outcome_names[] = {"?", "done", "failed", "stale", "refused"};
+
+/* A damaged journal may hold any number. */
+static const char *name_of(const char *const *names, size_t count, unsigned number)
+{
+    return names[number < count ? number : 0];
+}
+#define NAME_OF(names, number) name_of(names, sizeof(names) / sizeof(names)[0], (unsigned)(number))
 
 static void say(struct agent_model *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void say(struct agent_model *m, const char *fmt, ...)
@@ -33,157 +42,6 @@ void am_init(struct agent_model *m)
     memset(m, 0, sizeof *m);
     m->now_ms = 1000;
     m->next_pid = 100;
-}
-
-/* ---- journal ---- */
-
-static void write_done(struct ha_write *w)
-{
-    if (w->kind == HA_WRITE_CONTAINER) {
-        ha_record_done((struct ha_record *)w->record);
-        free((void *)w->record);
-    } else if (w->kind == HA_WRITE_REPORT) {
-        ha_report_row_done((struct ha_report_row *)w->report);
-        free((void *)w->report);
-    } else if (w->kind == HA_WRITE_TOMBSTONE) {
-        free((void *)w->tombstone);
-    }
-}
-
-static void write_copy(struct ha_write *to, const struct ha_write *from)
-{
-    *to = *from;
-    if (from->kind == HA_WRITE_CONTAINER) {
-        struct ha_record *r = calloc(1, sizeof *r);
-        assert_int_equal(ha_record_copy(r, from->record), 0);
-        to->record = r;
-    } else if (from->kind == HA_WRITE_REPORT) {
-        struct ha_report_row *r = calloc(1, sizeof *r);
-        assert_int_equal(ha_report_row_copy(r, from->report), 0);
-        to->report = r;
-    } else if (from->kind == HA_WRITE_TOMBSTONE) {
-        struct ha_tombstone *t = malloc(sizeof *t);
-        *t = *from->tombstone;
-        to->tombstone = t;
-    }
-}
-
-static void journal_write(struct agent_model *m, const struct ha_effects *fx)
-{
-    assert_true(m->batch_count < AM_BATCHES_MAX);
-    struct am_batch *b = &m->batches[m->batch_count++];
-    b->seq = fx->write_seq;
-    b->count = fx->write_count;
-    b->writes = calloc(fx->write_count, sizeof *b->writes);
-    for (size_t i = 0; i < fx->write_count; i++)
-        write_copy(&b->writes[i], &fx->writes[i]);
-}
-
-static void apply_container(struct ha_image *d, const struct ha_record *r)
-{
-    size_t i = 0;
-    while (i < d->record_count && strcmp(d->records[i].uid, r->uid) != 0)
-        i++;
-    if (i == d->record_count) {
-        d->records = realloc(d->records, (i + 1) * sizeof *d->records);
-        d->records[i] = (struct ha_record){0};
-        d->record_count++;
-    }
-    ha_record_done(&d->records[i]);
-    assert_int_equal(ha_record_copy(&d->records[i], r), 0);
-}
-
-static void delete_container(struct ha_image *d, const char *uid)
-{
-    for (size_t i = 0; i < d->record_count; i++)
-        if (strcmp(d->records[i].uid, uid) == 0) {
-            ha_record_done(&d->records[i]);
-            memmove(&d->records[i], &d->records[i + 1], (d->record_count - i - 1) * sizeof *d->records);
-            d->record_count--;
-            return;
-        }
-}
-
-static void apply_report(struct ha_image *d, const struct ha_report_row *r)
-{
-    assert_true(d->report_count == 0 || d->reports[d->report_count - 1].id < r->id);
-    d->reports = realloc(d->reports, (d->report_count + 1) * sizeof *d->reports);
-    assert_int_equal(ha_report_row_copy(&d->reports[d->report_count++], r), 0);
-}
-
-static void delete_report(struct ha_image *d, int64_t id)
-{
-    for (size_t i = 0; i < d->report_count; i++)
-        if (d->reports[i].id == id) {
-            ha_report_row_done(&d->reports[i]);
-            memmove(&d->reports[i], &d->reports[i + 1], (d->report_count - i - 1) * sizeof *d->reports);
-            d->report_count--;
-            return;
-        }
-}
-
-static void delete_tombstone(struct ha_image *d, const char *uid)
-{
-    for (size_t i = 0; i < d->tombstone_count; i++)
-        if (strcmp(d->tombstones[i].uid, uid) == 0) {
-            memmove(&d->tombstones[i], &d->tombstones[i + 1], (d->tombstone_count - i - 1) * sizeof *d->tombstones);
-            d->tombstone_count--;
-            return;
-        }
-}
-
-static void apply(struct ha_image *d, const struct ha_write *w)
-{
-    switch (w->kind) {
-    case HA_WRITE_META:
-        d->meta[w->meta_key] = w->number;
-        break;
-    case HA_WRITE_CONTAINER:
-        apply_container(d, w->record);
-        break;
-    case HA_WRITE_CONTAINER_DELETE:
-        delete_container(d, w->uid);
-        break;
-    case HA_WRITE_REPORT:
-        apply_report(d, w->report);
-        break;
-    case HA_WRITE_REPORT_DELETE:
-        delete_report(d, w->number);
-        break;
-    case HA_WRITE_TOMBSTONE:
-        delete_tombstone(d, w->tombstone->uid);
-        d->tombstones = realloc(d->tombstones, (d->tombstone_count + 1) * sizeof *d->tombstones);
-        d->tombstones[d->tombstone_count++] = *w->tombstone;
-        break;
-    case HA_WRITE_TOMBSTONE_DELETE:
-        delete_tombstone(d, w->uid);
-        break;
-    }
-}
-
-static void drop_batches(struct agent_model *m)
-{
-    for (size_t i = 0; i < m->batch_count; i++) {
-        for (size_t k = 0; k < m->batches[i].count; k++)
-            write_done(&m->batches[i].writes[k]);
-        free(m->batches[i].writes);
-    }
-    m->batch_count = 0;
-}
-
-static struct ha_image image_copy(const struct ha_image *d)
-{
-    struct ha_image c = *d;
-    c.records = calloc(d->record_count + 1, sizeof *c.records);
-    c.reports = calloc(d->report_count + 1, sizeof *c.reports);
-    c.tombstones = calloc(d->tombstone_count + 1, sizeof *c.tombstones);
-    for (size_t i = 0; i < d->record_count; i++)
-        assert_int_equal(ha_record_copy(&c.records[i], &d->records[i]), 0);
-    for (size_t i = 0; i < d->report_count; i++)
-        assert_int_equal(ha_report_row_copy(&c.reports[i], &d->reports[i]), 0);
-    for (size_t i = 0; i < d->tombstone_count; i++)
-        c.tombstones[i] = d->tombstones[i];
-    return c;
 }
 
 /* ---- runtime ---- */
@@ -305,7 +163,7 @@ void am_job_execute(struct agent_model *m, size_t i)
     assert_false(j->executed);
     j->executed = true;
     if (changes && m->fail_next) {
-        j->job.status = hp_fail(&j->job.error, m->fail_next, "made to fail");
+        j->job.status = hp_fail(&j->job.error, m->fail_next, "made to fail: \xff"); /* a runtime may name any file */
         m->fail_next = 0;
     } else {
         bool effective = changes && !(j->job.kind == HA_JOB_REMOVE && !c->exists) &&
@@ -332,7 +190,7 @@ static void job_free(struct am_job *j)
 
 /* ---- the core ---- */
 
-static void trace_status(struct agent_model *m, const Harpoon__V1__ContainerStatus *s)
+static void trace_status(struct agent_model *m, const Harpoon__V1__ContainerStatus *s, bool stale)
 {
     if (!s)
         return;
@@ -340,7 +198,9 @@ static void trace_status(struct agent_model *m, const Harpoon__V1__ContainerStat
         say(m, " latest=%lld", (long long)s->observed_generation);
         return;
     }
-    say(m, " %s", state_names[s->state]);
+    if (stale)
+        say(m, " latest=%lld", (long long)s->observed_generation);
+    say(m, " %s", NAME_OF(state_names, s->state));
     if (s->pid)
         say(m, " pid=%lld", (long long)s->pid);
     if (s->restart_count)
@@ -356,7 +216,9 @@ static void trace_inventory(struct agent_model *m, const Harpoon__Internal__V1__
         const Harpoon__Internal__V1__InventoryItem *it = v->items[i];
         say(m, "  %s g%lld%s%s", it->uid, (long long)it->generation, it->quarantined ? " quarantined" : "",
             it->tombstone ? " tombstone" : "");
-        trace_status(m, it->status);
+        trace_status(m, it->status, false);
+        if (it->spec.len)
+            say(m, " spec");
         say(m, "\n");
     }
 }
@@ -372,8 +234,13 @@ static void remember(struct agent_model *m, int64_t id)
 
 static void sent(struct agent_model *m, const struct ha_bytes *b)
 {
-    Harpoon__Internal__V1__AgentMessage *a = harpoon__internal__v1__agent_message__unpack(NULL, b->len, b->data);
-    assert_non_null(a);
+    ProtobufCMessage *message;
+    struct hp_error e = {0};
+    int rc = hp_unpack(&harpoon__internal__v1__agent_message__descriptor, b->data, b->len, NULL, &message, &e);
+    assert_int_equal(rc, 0); /* as the router reads it */
+    Harpoon__Internal__V1__AgentMessage *a = (Harpoon__Internal__V1__AgentMessage *)message;
+    rc = hp_agent_message_check(a, &e);
+    assert_int_equal(rc, 0); /* and takes it */
     switch (a->body_case) {
     case HARPOON__INTERNAL__V1__AGENT_MESSAGE__BODY_JOURNALLED:
         say(m, "send journalled %s g%lld %s\n", a->journalled->uid, (long long)a->journalled->generation,
@@ -381,17 +248,20 @@ static void sent(struct agent_model *m, const struct ha_bytes *b)
         break;
     case HARPOON__INTERNAL__V1__AGENT_MESSAGE__BODY_RESULT:
         say(m, "send result %s g%lld %s %s", a->result->uid, (long long)a->result->generation, a->result->operation_id,
-            outcome_names[a->result->outcome]);
+            NAME_OF(outcome_names, a->result->outcome));
         if (a->result->error)
             say(m, " code=%d", a->result->error->code);
-        trace_status(m, a->result->status);
+        for (size_t i = 0; i < a->result->n_overloaded; i++)
+            say(m, " overloaded=%s", a->result->overloaded[i]);
+        trace_status(m, a->result->status,
+                     a->result->outcome == HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_STALE);
         say(m, "\n");
         remember(m, a->result->report_id);
         break;
     case HARPOON__INTERNAL__V1__AGENT_MESSAGE__BODY_OBSERVATION:
         say(m, "send observation %s g%lld %s", a->observation->uid, (long long)a->observation->generation,
             a->observation->kind);
-        trace_status(m, a->observation->status);
+        trace_status(m, a->observation->status, false);
         say(m, "\n");
         remember(m, a->observation->report_id);
         break;
@@ -404,14 +274,35 @@ static void sent(struct agent_model *m, const struct ha_bytes *b)
     harpoon__internal__v1__agent_message__free_unpacked(a, NULL);
 }
 
+static void enter(struct agent_model *m)
+{
+    if (m->enter)
+        m->enter();
+}
+
+/* False, and `over`, when the core ran out of memory. */
+static bool leave(struct agent_model *m, int rc)
+{
+    if (m->leave)
+        m->leave();
+    m->over = m->over || (m->leave && rc == HP_ENOMEM);
+    if (!m->over)
+        assert_int_equal(rc, 0);
+    return !m->over;
+}
+
 static void step(struct agent_model *m, struct ha_event *ev)
 {
+    if (m->over)
+        return;
     assert_non_null(m->core);
     ev->now_ms = m->now_ms;
     ev->wall_ns = (int64_t)m->now_ms * 1000000;
-    assert_int_equal(ha_core_step(m->core, ev, &m->fx), 0);
+    enter(m);
+    if (!leave(m, ha_core_step(m->core, ev, &m->fx)))
+        return;
     if (m->fx.write_count)
-        journal_write(m, &m->fx);
+        jm_write(&m->journal, m->fx.write_seq, m->fx.writes, m->fx.write_count);
     for (size_t i = 0; i < m->fx.count; i++) {
         const struct ha_effect *f = &m->fx.effects[i];
         if (f->kind == HA_EF_JOB) {
@@ -425,16 +316,22 @@ static void step(struct agent_model *m, struct ha_event *ev)
     }
 }
 
+static void sync_some(struct agent_model *m, size_t count)
+{
+    if (!count)
+        return;
+    struct ha_event ev = {.kind = HA_EV_SYNCED, .synced_seq = jm_sync(&m->journal, count)};
+    step(m, &ev);
+}
+
 void am_sync(struct agent_model *m)
 {
-    if (!m->batch_count)
-        return;
-    struct ha_event ev = {.kind = HA_EV_SYNCED, .synced_seq = m->batches[m->batch_count - 1].seq};
-    for (size_t i = 0; i < m->batch_count; i++)
-        for (size_t k = 0; k < m->batches[i].count; k++)
-            apply(&m->durable, &m->batches[i].writes[k]);
-    drop_batches(m);
-    step(m, &ev);
+    sync_some(m, m->journal.batch_count);
+}
+
+void am_sync_first(struct agent_model *m)
+{
+    sync_some(m, m->journal.batch_count > 0);
 }
 
 void am_job_finish(struct agent_model *m, size_t i)
@@ -449,7 +346,7 @@ void am_job_finish(struct agent_model *m, size_t i)
 
 void am_settle(struct agent_model *m)
 {
-    for (int turn = 0; m->batch_count || m->job_count; turn++) {
+    for (int turn = 0; !m->over && (m->journal.batch_count || m->job_count); turn++) {
         assert_true(turn < 1000);
         am_sync(m);
         if (m->job_count) {
@@ -462,11 +359,19 @@ void am_settle(struct agent_model *m)
 
 void am_boot(struct agent_model *m)
 {
-    struct ha_core_options o = {.region = "r1", .host = "h1", .memory_bytes = m->memory_max, .seed = 7};
-    struct ha_image image = image_copy(&m->durable);
+    struct ha_core_options o = {.region = "r1",
+                                .host = "h1",
+                                .memory_bytes = m->memory_max,
+                                .network_modes = m->network_modes,
+                                .network_functions = m->network_functions,
+                                .seed = 7};
+    struct ha_image image = jm_image(&m->journal);
     struct hp_error e = {0};
     assert_null(m->core);
-    assert_int_equal(ha_core_new(&o, &image, &m->core, &e), 0);
+    m->over = false;
+    enter(m);
+    if (!leave(m, ha_core_new(&o, &image, &m->core, &e)))
+        return;
     for (size_t i = 0; i < m->container_count; i++) {
         struct am_container *c = &m->containers[i];
         if (!c->exists)
@@ -486,7 +391,7 @@ void am_crash(struct agent_model *m)
     ha_core_free(m->core);
     m->core = NULL;
     ha_effects_done(&m->fx);
-    drop_batches(m);
+    jm_lose(&m->journal);
     for (size_t i = 0; i < m->job_count; i++)
         job_free(m->jobs[i]);
     m->job_count = 0;
@@ -496,12 +401,12 @@ void am_crash(struct agent_model *m)
 void am_done(struct agent_model *m)
 {
     am_crash(m);
-    ha_image_done(&m->durable);
+    jm_done(&m->journal);
 }
 
 void am_command(struct agent_model *m, const Harpoon__Internal__V1__Command *cmd)
 {
-    struct ha_event ev = {.kind = HA_EV_COMMAND, .command = cmd};
+    struct ha_event ev = {.kind = HA_EV_COMMAND, .command = cmd, .no_storage = m->no_storage};
     step(m, &ev);
 }
 
@@ -587,6 +492,12 @@ void am_link(struct agent_model *m, bool up)
     step(m, &ev);
 }
 
+void am_confirm(struct agent_model *m, const Harpoon__Internal__V1__ReportsConfirmed *pb)
+{
+    struct ha_event ev = {.kind = HA_EV_CONFIRMED, .confirmed = pb};
+    step(m, &ev);
+}
+
 void am_confirm_all(struct agent_model *m)
 {
     Harpoon__Internal__V1__ReportsConfirmed pb = HARPOON__INTERNAL__V1__REPORTS_CONFIRMED__INIT;
@@ -595,22 +506,41 @@ void am_confirm_all(struct agent_model *m)
     pb.report_ids = ids;
     pb.n_report_ids = m->unconfirmed_count;
     m->unconfirmed_count = 0;
-    struct ha_event ev = {.kind = HA_EV_CONFIRMED, .confirmed = &pb};
-    step(m, &ev);
+    am_confirm(m, &pb);
 }
 
 void am_advance(struct agent_model *m, uint64_t ms)
 {
     m->now_ms += ms;
+    if (m->over)
+        return;
     if (ha_core_deadline_ms(m->core) > m->now_ms)
         return;
     struct ha_event ev = {.kind = HA_EV_TIMER};
     step(m, &ev);
 }
 
-void am_inventory(struct agent_model *m)
+void am_overload(struct agent_model *m, enum hp_resource r, const char *text)
 {
-    struct ha_event ev = {.kind = HA_EV_INVENTORY_REQUEST, .inventory_request_id = 9};
+    struct ha_event ev = {.kind = HA_EV_OVERLOAD};
+    ev.overload[r] = text;
+    step(m, &ev);
+}
+
+void am_room(struct agent_model *m, const char *no_room)
+{
+    struct ha_event ev = {.kind = HA_EV_ROOM, .no_room = no_room};
+    step(m, &ev);
+}
+
+void am_storage(struct agent_model *m, const char *no_storage)
+{
+    m->no_storage = no_storage;
+}
+
+void am_inventory(struct agent_model *m, bool specs)
+{
+    struct ha_event ev = {.kind = HA_EV_INVENTORY_REQUEST, .inventory_request_id = 9, .inventory_specs = specs};
     step(m, &ev);
 }
 

@@ -4,8 +4,9 @@
 
 #include "base/rng.h"
 #include "core/agent_core.h"
+#include "lib/journal_model.h"
 
-enum { AM_JOBS_MAX = 64, AM_CONTAINERS_MAX = 64, AM_BATCHES_MAX = 256, AM_CALLS_MAX = 4096 };
+enum { AM_JOBS_MAX = 64, AM_CONTAINERS_MAX = 64, AM_CALLS_MAX = 4096 };
 
 /* What is really on the host. */
 struct am_container {
@@ -33,21 +34,15 @@ struct am_call {
     enum ha_job_kind kind;
 };
 
-struct am_batch {
-    uint64_t seq;
-    struct ha_write *writes; /* deep copies */
-    size_t count;
-};
-
 struct agent_model {
     struct ha_core *core; /* NULL: crashed */
     struct ha_effects fx;
     uint64_t now_ms;
     int64_t memory_max;
-    /* Journal. */
-    struct ha_image durable;
-    struct am_batch batches[AM_BATCHES_MAX];
-    size_t batch_count;
+    unsigned network_modes; /* 0: not enforced */
+    int32_t network_functions;
+    const char *no_storage; /* see am_storage */
+    struct journal_model journal;
     /* Runtime. */
     struct am_container containers[AM_CONTAINERS_MAX];
     size_t container_count;
@@ -61,6 +56,9 @@ struct agent_model {
     int64_t session;
     int64_t unconfirmed[512];
     size_t unconfirmed_count;
+    void (*enter)(void),
+        (*leave)(void); /* around each call of the core, so that its allocations can be made to fail; NULL none */
+    bool over;          /* the core ran out of memory: nothing reaches it any more; call am_crash and am_boot */
     char trace[65536];
     size_t trace_len;
 };
@@ -91,6 +89,8 @@ void am_verb(struct agent_model *m, const char *uid, int64_t generation, Harpoon
 
 /* Makes everything written so far durable. */
 void am_sync(struct agent_model *m);
+/* Of what was written and is not durable yet, the first step's writes only. */
+void am_sync_first(struct agent_model *m);
 /* The i-th job takes effect; then its end is told. */
 void am_job_execute(struct agent_model *m, size_t i);
 void am_job_finish(struct agent_model *m, size_t i);
@@ -100,9 +100,16 @@ void am_settle(struct agent_model *m);
 void am_exit(struct agent_model *m, const char *uid, int32_t exit_code, bool oom);
 void am_link(struct agent_model *m, bool up);
 void am_confirm_all(struct agent_model *m);
+void am_confirm(struct agent_model *m, const Harpoon__Internal__V1__ReportsConfirmed *pb);
 /* Time passes; the timer fires when it is due. */
 void am_advance(struct agent_model *m, uint64_t ms);
-void am_inventory(struct agent_model *m);
+/* `text`: figure and limit; NULL: it is not overloaded. */
+void am_overload(struct agent_model *m, enum hp_resource r, const char *text);
+/* `no_room`: why nothing that needs room on the disk may be begun; NULL: it may. */
+void am_room(struct agent_model *m, const char *no_room);
+/* The same of what commands from now on ask for in storage classes. */
+void am_storage(struct agent_model *m, const char *no_storage);
+void am_inventory(struct agent_model *m, bool specs);
 struct am_container *am_find(struct agent_model *m, const char *uid);
 int am_calls(const struct agent_model *m, const char *uid, int64_t generation, enum ha_job_kind kind);
 

@@ -157,6 +157,8 @@ static void begin_answers(struct hp_rpc_call *call, const Request *q, int wanted
     struct echo_call *e = begin(call);
     e->request = copy(q);
     e->wanted = wanted;
+    if (q->delay_ms > 0 || q->hang)
+        hp_debug("waits", HP_S("method", hp_rpc_method_of(call)->name)); /* tests wait for it */
     if (q->delay_ms > 0) {
         uv_timer_init(e->service->loop, &e->timer);
         e->timer.data = e;

@@ -63,6 +63,7 @@ class Connection:
     def send(self, data):
         """Sends what the server still takes."""
         try:
+            self.sock.settimeout(self.timeout)
             self.sock.sendall(data)
             return True
         except (OSError, ssl.SSLError):

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.request
 
 import api  # makes the generated modules visible to whoever imports this one
 from paths import CLI, STACK, TOP
@@ -27,7 +28,7 @@ def eventually(condition, seconds, what, interval=0.05):
 
 
 class Stack:
-    """A private stack below a new directory. Counts are those of `stack up`."""
+    """A private stack below a new directory. Counts are those of `stack up`; True for its switches."""
 
     def __init__(self, **shape):
         self.shape = shape
@@ -42,7 +43,7 @@ class Stack:
         return done.stdout
 
     def up(self, *options):
-        counts = [x for k, v in self.shape.items() for x in ("--" + k.replace("_", "-"), str(v))]
+        counts = [x for k, v in self.shape.items() for x in ("--" + k.replace("_", "-"), *([] if v is True else [str(v)]))]
         self.command("up", *counts, *options)
         for line in self.command("env").splitlines():
             name, value = line.removeprefix("export ").split("=", 1)
@@ -65,7 +66,15 @@ class Stack:
 
     def pids(self):
         """{name: (pid, start time)} of Harpoon's own daemons."""
-        return {n: (p["pid"], p["start_ticks"]) for n, p in self.status().items() if n not in ("epmd", "rabbitmq", "mariadb")}
+        return {n: (p["pid"], p["start_ticks"]) for n, p in self.status().items() if p["role"] not in ("epmd", "rabbitmq", "mariadb")}
+
+    def configure(self, name, **sections):
+        """Further settings of a daemon, for its next start: {section: {key: value}}."""
+        directory = os.path.join(self.directory, "conf", name + ".ini.d")
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, "test.conf"), "w") as f:
+            for section, keys in sections.items():
+                f.write(f"[{section}]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items()))
 
     def kill(self, name, signal="KILL"):
         self.command("kill", name, signal)
@@ -85,7 +94,7 @@ class Stack:
         """The end of every daemon's log, for a failure's report."""
         directory = os.path.join(self.directory, "log")
         names = sorted(n[:-4] for n in os.listdir(directory) if n.endswith(".log")) if os.path.isdir(directory) else []
-        return "\n".join(f"--- {n}\n{self.log(n, lines)}" for n in names if n not in ("epmd", "rabbitmq", "mariadb"))
+        return "\n".join(f"--- {n}\n{self.log(n, lines)}" for n in names if not n.startswith(("epmd", "rabbitmq", "mariadb")))
 
     def client(self, gateway=0, token="admin", **kwargs):
         secret = {"admin": "HARPOON_TOKEN", "demo": "HARPOON_TOKEN_DEMO", "viewer": "HARPOON_TOKEN_VIEWER", "other": "HARPOON_TOKEN_OTHER"}
@@ -99,6 +108,11 @@ class Stack:
         if check and done.returncode != 0:
             raise AssertionError(f"harpoon {' '.join(args)} exited with {done.returncode}: {done.stdout}{done.stderr}")
         return done
+
+    def metric(self, name, metric):
+        """One figure of a daemon, by its full name as the endpoint prints it."""
+        with urllib.request.urlopen("http://" + self.status()[name]["ports"]["metrics"] + "/metrics", timeout=10) as r:
+            return next(float(line.rsplit(" ", 1)[1]) for line in r.read().decode().splitlines() if line.rsplit(" ", 1)[0] == metric)
 
     def sql(self, statement):
         """Rows of a statement, each a list of strings, over a connection of its own."""
@@ -136,14 +150,20 @@ class StackTest(unittest.TestCase):
     """Tests that share one stack of the class's `shape`. A failing test shows the daemons' logs."""
 
     shape = {"hosts": 1}
+    switches = []  # of `stack up`
     stack = None
+
+    @classmethod
+    def prepare(cls):
+        """What is to be there before the stack starts."""
 
     @classmethod
     def setUpClass(cls):
         cls.stack = Stack(**cls.shape)
         cls.addClassCleanup(cls.stack.down)
+        cls.prepare()
         try:
-            cls.stack.up()
+            cls.stack.up(*cls.switches)
             cls.client = cls.stack.client()
             hosts = cls.stack.shape.get("hosts", 1) + cls.stack.shape.get("sim_hosts", 0)
             if hosts:

@@ -10,37 +10,6 @@ static void keep(int rc)
         abort(); /* out of memory */
 }
 
-static void write_done(struct ha_write *w)
-{
-    if (w->kind == HA_WRITE_CONTAINER) {
-        ha_record_done((struct ha_record *)w->record);
-        free((void *)w->record);
-    } else if (w->kind == HA_WRITE_REPORT) {
-        ha_report_row_done((struct ha_report_row *)w->report);
-        free((void *)w->report);
-    } else if (w->kind == HA_WRITE_TOMBSTONE) {
-        free((void *)w->tombstone);
-    }
-}
-
-static void write_copy(struct ha_write *to, const struct ha_write *from)
-{
-    *to = *from;
-    if (from->kind == HA_WRITE_CONTAINER) {
-        struct ha_record *r = calloc(1, sizeof *r);
-        keep(ha_record_copy(r, from->record));
-        to->record = r;
-    } else if (from->kind == HA_WRITE_REPORT) {
-        struct ha_report_row *r = calloc(1, sizeof *r);
-        keep(ha_report_row_copy(r, from->report));
-        to->report = r;
-    } else if (from->kind == HA_WRITE_TOMBSTONE) {
-        struct ha_tombstone *t = malloc(sizeof *t);
-        *t = *from->tombstone;
-        to->tombstone = t;
-    }
-}
-
 static void apply_container(struct ha_image *d, const struct ha_record *r)
 {
     size_t i = 0;
@@ -147,13 +116,13 @@ void jm_write(struct journal_model *j, uint64_t seq, const struct ha_write *writ
     b->count = count;
     b->writes = calloc(count, sizeof *b->writes);
     for (size_t i = 0; i < count; i++)
-        write_copy(&b->writes[i], &writes[i]);
+        keep(ha_write_copy(&b->writes[i], &writes[i]));
 }
 
 static void batch_done(struct jm_batch *b)
 {
     for (size_t k = 0; k < b->count; k++)
-        write_done(&b->writes[k]);
+        ha_write_done(&b->writes[k]);
     free(b->writes);
 }
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 
+from harness import eventually
 from paths import BUILD, TOP
 
 
@@ -53,6 +54,21 @@ class RpcServer:
     def resident_kib(self):
         with open(f"/proc/{self.process.pid}/status") as f:
             return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+    def settle(self, seconds=20):
+        """Waits until the server does nothing: asleep, and not woken between three looks at it."""
+        looks = []
+
+        def quiet():
+            with open(f"/proc/{self.process.pid}/status") as f:
+                fields = dict(line.rstrip("\n").split(":", 1) for line in f)
+            looks.append(tuple(fields[k] for k in ("State", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")))
+            return looks[-1][0].strip().startswith("S") and looks[-3:] == [looks[-1]] * 3
+        eventually(quiet, seconds, "the RPC test server to come to rest")
+
+    def waiting(self, count, seconds=10):
+        """Waits until `count` calls in all have come to where their handlers wait."""
+        eventually(lambda: self.text().count("waits") >= count, seconds, f"{count} calls that wait")
 
     def cpu_seconds(self):
         with open(f"/proc/{self.process.pid}/stat") as f:

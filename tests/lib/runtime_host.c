@@ -65,7 +65,12 @@ static void open_rt(struct runtime_host *h)
     char state[160], run[160];
     snprintf(state, sizeof state, "%s/state", h->dir);
     snprintf(run, sizeof run, "%s/run", h->dir);
-    const struct ha_rt_options o = {.state_dir = state,
+    struct ha_storage_class fast = {.name = "fast"};
+    snprintf(fast.dir, sizeof fast.dir, "%s/fast", h->dir);
+    must(mkdir(fast.dir, 0755) == 0 || errno == EEXIST, "directory of class fast");
+    const struct ha_rt_options o = {.classes = &fast,
+                                    .class_count = 1,
+                                    .state_dir = state,
                                     .run_dir = run,
                                     .bridge = h->bridge,
                                     .subnet = h->subnet,
@@ -109,8 +114,9 @@ void runtime_host_open(struct runtime_host *h, const char *runtime)
     snprintf(h->bridge, sizeof h->bridge, "hpt%x", mine);
     snprintf(h->subnet, sizeof h->subnet, "10.%u.%u.0/24", 200 + mine / 256 % 50, mine % 256);
     snprintf(h->cgroup_parent, sizeof h->cgroup_parent, "/hp-test-%u-%u", (unsigned)getpid(), serial);
-    must(shell("/usr/bin/python3 %s/lib/oci_layout.py %s/layout",
-               getenv("HARPOON_TESTS") ? getenv("HARPOON_TESTS") : "tests", h->dir) == 0,
+    const char *ready = getenv("HARPOON_TEST_LAYOUT"), *tests = getenv("HARPOON_TESTS");
+    must((ready ? shell("cp -r %s %s/layout", ready, h->dir)
+                : shell("/usr/bin/python3 %s/lib/oci_layout.py %s/layout", tests ? tests : "tests", h->dir)) == 0,
          "make images");
     open_rt(h);
 }

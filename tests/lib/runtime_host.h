@@ -12,7 +12,7 @@ struct runtime_host {
     uv_loop_t loop;
     uv_timer_t ticking; /* a mailbox does not keep the loop alive */
     struct ha_rt *rt;
-    char dir[128]; /* temporary; has state/, run/ and layout/ */
+    char dir[128]; /* temporary; has state/, run/, layout/, and fast/, of a storage class */
     char bridge[16], subnet[32], cgroup_parent[64];
     const char *runtime;         /* "crun", "runc" */
     const char *const *insecure; /* both set before the opening */

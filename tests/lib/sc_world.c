@@ -12,10 +12,6 @@
 #include "grpc/status.h"
 #include "harpoon/internal/v1/record.pb-c.h"
 #include "harpoon/v1/event.pb-c.h"
-#include "wire/codec.h"
-#include "wire/names.h"
-
-#define MIB (1LL << 20)
 
 static void __attribute__((format(printf, 2, 3))) say(struct scw *w, const char *fmt, ...)
 {
@@ -134,6 +130,7 @@ static void store(struct scw *w, const struct sc_batch *b)
     while (b->events_below && w->events.count && w->events.rows[0].serial < b->events_below)
         drop_row(&w->events, &w->events.rows[0]);
     w->oldest = b->oldest;
+    w->restored = b->restored;
     w->commits++;
 }
 
@@ -215,21 +212,38 @@ static void take_command(struct scw *w, const struct sc_message *x)
         if (y->spec)
             say(w, " cpu=%" PRId64 "%s", c->cpu_millis, c->desired == 2 ? " stopped" : "");
         if (y->restart_serial)
-            say(w, " restart=%" PRId64, y->restart_serial);
+            say(w, " %s=%" PRId64, y->start_only ? "start" : "restart", y->restart_serial);
         say(w, "\n");
     } else {
         c->request_id = m->inventory_request->request_id;
         c->session = m->inventory_request->session;
-        say(w, "command %s INVENTORY\n", x->host);
+        say(w, "command %s INVENTORY%s\n", x->host, m->inventory_request->specs ? " specs" : "");
     }
     harpoon__internal__v1__router_command__free_unpacked(m, NULL);
 }
 
-static void step(struct scw *w, struct sc_ev *ev)
+static void enter(struct scw *w)
+{
+    if (w->enter)
+        w->enter();
+}
+
+/* Gives `rc`, having noted when the reign is over. */
+static int leave(struct scw *w, int rc)
+{
+    if (w->leave)
+        w->leave();
+    w->over = w->over || (w->leave && rc == HP_ENOMEM);
+    return rc;
+}
+
+void scw_step(struct scw *w, struct sc_ev *ev)
 {
     struct hp_error e = {0};
     ev->time = w->time;
-    if (sc_region_step(w->region, ev, &e))
+    enter(w);
+    int rc = leave(w, sc_region_step(w->region, ev, &e));
+    if (rc && !(w->leave && rc == HP_ENOMEM))
         say(w, "poison %s\n", e.message);
 }
 
@@ -240,6 +254,8 @@ static void take_messages(struct scw *w, struct sc_messages *list)
         next = m->next;
         if (m->kind == SC_SEND_EVENT) {
             assert_true(m->sequence <= w->sequence); /* never before its commit */
+            w->skips += m->sequence > w->sent + 1;
+            w->sent = m->sequence > w->sent ? m->sequence : w->sent;
             first = first ? first : m->sequence;
             last = m->sequence;
         }
@@ -253,8 +269,9 @@ static void take_messages(struct scw *w, struct sc_messages *list)
             take_command(w, m);
         if (m->kind == SC_SEND_EVENT && !w->mute_stream) {
             struct sc_ev ev = {.kind = SC_EV_PUBLISHED, .published = {m->sequence, true}};
+            w->repeats += m->sequence <= w->published;
             w->published = m->sequence;
-            step(w, &ev);
+            scw_step(w, &ev);
         }
         sc_message_free(m);
     }
@@ -286,7 +303,7 @@ void scw_commit(struct scw *w)
     store(w, b);
     trace_batch(w, b);
     struct sc_ev ev = {.kind = SC_EV_COMMITTED, .committed = b};
-    step(w, &ev);
+    scw_step(w, &ev);
 }
 
 static void look_up(struct scw *w, struct sc_lookup *l)
@@ -304,16 +321,39 @@ static void look_up(struct scw *w, struct sc_lookup *l)
         memcpy(l->rows[i].body, row->body->bytes, row->body->len);
     }
     struct sc_ev ev = {.kind = SC_EV_LOOKED_UP, .looked_up = l};
-    step(w, &ev);
+    scw_step(w, &ev);
+}
+
+static void read_back(struct scw *w, struct sc_page *p)
+{
+    w->pages++;
+    if (w->held)
+        scw_commit(w);
+    p->rows = calloc(p->limit, sizeof *p->rows);
+    assert_non_null(p->rows);
+    for (size_t i = 0; i < w->events.count && p->count < p->limit; i++) {
+        const struct scw_row *row = &w->events.rows[i];
+        if (row->serial > p->after && row->serial <= p->to)
+            p->rows[p->count++] = (struct sc_event_row){.sequence = row->serial, .body = sc_blob_ref(row->body)};
+    }
+    struct sc_ev ev = {.kind = SC_EV_FETCHED, .fetched = p};
+    scw_step(w, &ev);
 }
 
 void scw_flush(struct scw *w)
 {
-    bool more = true;
+    bool more = !w->over;
     while (more) {
         struct sc_effects out = {0};
         struct hp_error e = {0};
-        assert_int_equal(sc_region_flush(w->region, w->time, &out, &e), 0);
+        enter(w);
+        int rc = leave(w, sc_region_flush(w->region, w->time, &out, &e));
+        if (w->over) {
+            sc_lookup_free(out.lookup);
+            assert_null(out.commit);
+            return;
+        }
+        assert_int_equal(rc, 0);
         for (int i = 0; i < SC_SOURCE_COUNT; i++)
             if (out.acks[i].set)
                 say(w, "ack %s %" PRIu64 "\n", i == SC_SOURCE_REQUESTS ? "requests" : "reports", out.acks[i].tag);
@@ -326,9 +366,12 @@ void scw_flush(struct scw *w)
             if (!w->hold_commits)
                 scw_commit(w);
         }
-        more = out.lookup || (out.commit && !w->hold_commits);
+        if (out.fetch)
+            read_back(w, out.fetch);
+        more = !w->over && (out.lookup || out.fetch || (out.commit && !w->hold_commits));
     }
-    sc_region_check(w->region);
+    if (!w->over)
+        sc_region_check(w->region);
 }
 
 void scw_advance(struct scw *w, uint64_t ms)
@@ -344,52 +387,132 @@ void scw_advance(struct scw *w, uint64_t ms)
         if (due > end)
             return;
         struct sc_ev ev = {.kind = SC_EV_TIMER};
-        step(w, &ev);
+        scw_step(w, &ev);
         scw_flush(w);
+        if (w->over)
+            return;
     }
 }
 
 /* ---- Life ---- */
 
-static void load_rows(struct scw *w)
+static void load_row(struct scw *w, int (*load)(struct scw *w, const struct scw_row *x, struct hp_error *e),
+                     const struct scw_row *x)
 {
     struct hp_error e = {0};
+    if (w->over)
+        return;
+    enter(w);
+    int rc = leave(w, load(w, x, &e));
+    if (!w->over)
+        assert_int_equal(rc, 0);
+}
+
+static int load_project(struct scw *w, const struct scw_row *x, struct hp_error *e)
+{
+    return sc_region_load_project(w->region, "p", &w->quota, e);
+}
+
+static int load_host(struct scw *w, const struct scw_row *x, struct hp_error *e)
+{
+    return sc_region_load_host(w->region, x->key, x->body->bytes, x->body->len, e);
+}
+
+static int load_container(struct scw *w, const struct scw_row *x, struct hp_error *e)
+{
+    return sc_region_load_container(w->region, x->key, x->body->bytes, x->body->len, e);
+}
+
+static int load_operation(struct scw *w, const struct scw_row *x, struct hp_error *e)
+{
+    int rc = sc_region_load_known(w->region, x->key);
+    if (rc || !x->active)
+        return rc;
+    return sc_region_load_operation(w->region, x->key, x->serial, x->body->bytes, x->body->len, e);
+}
+
+static int load_event(struct scw *w, const struct scw_row *x, struct hp_error *e)
+{
+    if (x->serial <= w->watermark)
+        return 0;
+    return sc_region_load_event(w->region, x->serial, x->body->bytes, x->body->len, e);
+}
+
+static void load_rows(struct scw *w)
+{
     sc_region_load_state(w->region, w->sequence, w->watermark, w->oldest);
-    assert_int_equal(sc_region_load_project(w->region, "p", &w->quota, &e), 0);
-    for (size_t i = 0; i < w->hosts.count; i++) {
-        const struct scw_row *x = &w->hosts.rows[i];
-        assert_int_equal(sc_region_load_host(w->region, x->key, x->body->bytes, x->body->len, &e), 0);
+    if (w->restored)
+        sc_region_load_restored(w->region);
+    load_row(w, load_project, NULL);
+    for (size_t i = 0; i < w->hosts.count; i++)
+        load_row(w, load_host, &w->hosts.rows[i]);
+    for (size_t i = 0; i < w->containers.count; i++)
+        load_row(w, load_container, &w->containers.rows[i]);
+    for (size_t i = 0; i < w->operations.count; i++)
+        load_row(w, load_operation, &w->operations.rows[i]);
+    size_t events = 0;
+    for (size_t i = 0; i < w->events.count && events < w->config.backlog_max; i++) {
+        load_row(w, load_event, &w->events.rows[i]);
+        events += w->events.rows[i].serial > w->watermark;
     }
-    for (size_t i = 0; i < w->containers.count; i++) {
-        const struct scw_row *x = &w->containers.rows[i];
-        assert_int_equal(sc_region_load_container(w->region, x->key, x->body->bytes, x->body->len, &e), 0);
-    }
-    for (size_t i = 0; i < w->operations.count; i++) {
-        const struct scw_row *x = &w->operations.rows[i];
-        assert_int_equal(sc_region_load_known(w->region, x->key), 0);
-        if (x->active)
-            assert_int_equal(sc_region_load_operation(w->region, x->key, x->serial, x->body->bytes, x->body->len, &e),
-                             0);
-    }
-    for (size_t i = 0; i < w->events.count; i++) {
-        const struct scw_row *x = &w->events.rows[i];
-        if (x->serial > w->watermark)
-            assert_int_equal(sc_region_load_event(w->region, x->serial, x->body->bytes, x->body->len, &e), 0);
-    }
+    if (events == w->config.backlog_max && w->watermark + (int64_t)events < w->sequence)
+        sc_region_load_events_more(w->region);
     sc_region_load_known_done(w->region, w->known_complete);
 }
 
 void scw_takeover(struct scw *w)
 {
     sc_region_free(w->region);
+    w->region = NULL;
     sc_batch_free(w->held);
     w->held = NULL;
+    w->over = false;
     w->epoch++;
-    assert_int_equal(sc_region_new(&w->config, "r1", w->epoch, 7, &w->region), 0);
+    enter(w);
+    int rc = leave(w, sc_region_new(&w->config, "r1", w->epoch, 7, &w->region));
+    if (w->over)
+        return;
+    assert_int_equal(rc, 0);
     load_rows(w);
+    if (w->over)
+        return;
     struct sc_ev ev = {.kind = SC_EV_LEAD};
-    step(w, &ev);
+    scw_step(w, &ev);
     scw_flush(w);
+}
+
+static void copy_table(struct scw_table *to, const struct scw_table *from)
+{
+    for (size_t i = 0; i < to->count; i++)
+        sc_blob_unref(to->rows[i].body);
+    *to = *from;
+    for (size_t i = 0; i < to->count; i++)
+        sc_blob_ref(to->rows[i].body);
+}
+
+void scw_dump(struct scw *w)
+{
+    if (!w->dump)
+        w->dump = calloc(1, sizeof *w->dump);
+    assert_non_null(w->dump);
+    copy_table(&w->dump->operations, &w->operations);
+    copy_table(&w->dump->containers, &w->containers);
+    copy_table(&w->dump->hosts, &w->hosts);
+}
+
+void scw_restore(struct scw *w)
+{
+    const struct scw_table none = {0};
+    assert_non_null(w->dump);
+    copy_table(&w->operations, &w->dump->operations);
+    copy_table(&w->containers, &w->dump->containers);
+    copy_table(&w->hosts, &w->dump->hosts);
+    copy_table(&w->events, &none);
+    w->sequence = w->watermark = w->sequence + 1000;
+    w->oldest = w->sequence + 1;
+    w->epoch += 100;
+    w->restored = true;
+    scw_takeover(w);
 }
 
 struct scw *scw_new(const struct sc_region_config *config)
@@ -400,6 +523,7 @@ struct scw *scw_new(const struct sc_region_config *config)
         w->config = *config;
     else
         sc_region_config_defaults(&w->config);
+    w->config.open_max = 0; /* containers rest whenever they may */
     w->time = (struct sc_time){1000, 1700000000LL * 1000000000};
     w->oldest = 1;
     w->known_complete = true;
@@ -423,273 +547,11 @@ void scw_free(struct scw *w)
     free_table(&w->containers);
     free_table(&w->hosts);
     free_table(&w->events);
+    if (w->dump) {
+        free_table(&w->dump->operations);
+        free_table(&w->dump->containers);
+        free_table(&w->dump->hosts);
+        free(w->dump);
+    }
     free(w);
-}
-
-/* ---- Requests ---- */
-
-void scw_request(struct scw *w, unsigned id, Harpoon__Internal__V1__Request *q)
-{
-    char hex[33], request_id[32];
-    uint8_t digest[32] = {0};
-    snprintf(hex, sizeof hex, "%032x", id);
-    snprintf(request_id, sizeof request_id, "request-%u", id);
-    q->operation_id = hex;
-    q->region = (char *)"r1";
-    q->request_id = request_id;
-    q->principal = (char *)"tester";
-    /* Stands for the hash of the payload. */
-    Harpoon__Internal__V1__Request payload = HARPOON__INTERNAL__V1__REQUEST__INIT;
-    payload.payload_case = q->payload_case;
-    payload.create = q->create;
-    size_t len = harpoon__internal__v1__request__get_packed_size(&payload);
-    uint8_t *buf = malloc(len + 1);
-    harpoon__internal__v1__request__pack(&payload, buf);
-    for (size_t i = 0; i < len; i++)
-        digest[i % 32] = (uint8_t)(digest[i % 32] * 31 + buf[i]);
-    free(buf);
-    q->payload_digest.data = digest;
-    q->payload_digest.len = 32;
-    struct sc_ev ev = {.kind = SC_EV_REQUEST,
-                       .request = {.message = (Harpoon__Internal__V1__Request *)(void *)hp_message_clone(&q->base),
-                                   .tag = ++w->tag,
-                                   .reply_to = "q",
-                                   .correlation_id = "c"}};
-    assert_non_null(ev.request.message);
-    step(w, &ev);
-    scw_flush(w);
-}
-
-static void full_name(char out[256], const char *name)
-{
-    hp_container_name_format(out, "p", "r1", name);
-}
-
-void scw_create_spec(struct scw *w, unsigned id, const char *name, Harpoon__V1__ContainerSpec *spec, int deadline_s)
-{
-    Harpoon__Internal__V1__Request q = HARPOON__INTERNAL__V1__REQUEST__INIT;
-    Harpoon__V1__CreateContainerRequest c = HARPOON__V1__CREATE_CONTAINER_REQUEST__INIT;
-    Harpoon__V1__Container body = HARPOON__V1__CONTAINER__INIT;
-    body.spec = spec;
-    c.parent = (char *)"projects/p/regions/r1";
-    c.container_id = (char *)name;
-    c.container = &body;
-    c.deadline_seconds = deadline_s;
-    q.project = (char *)"p";
-    q.payload_case = HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_CREATE;
-    q.create = &c;
-    scw_request(w, id, &q);
-}
-
-void scw_create(struct scw *w, unsigned id, const char *name, int64_t cpu, int64_t memory_mib)
-{
-    Harpoon__V1__ContainerSpec spec = HARPOON__V1__CONTAINER_SPEC__INIT;
-    Harpoon__V1__Resources x = HARPOON__V1__RESOURCES__INIT;
-    x.cpu_millis = cpu;
-    x.memory_bytes = memory_mib * MIB;
-    spec.resources = &x;
-    spec.image = (char *)"oci:/images:busybox";
-    scw_create_spec(w, id, name, &spec, 0);
-}
-
-void scw_resize(struct scw *w, unsigned id, const char *name, int64_t cpu, int64_t memory_mib, const char *etag)
-{
-    char full[256];
-    Harpoon__Internal__V1__Request q = HARPOON__INTERNAL__V1__REQUEST__INIT;
-    Harpoon__V1__ResizeContainerRequest c = HARPOON__V1__RESIZE_CONTAINER_REQUEST__INIT;
-    Harpoon__V1__Resources x = HARPOON__V1__RESOURCES__INIT;
-    full_name(full, name);
-    x.cpu_millis = cpu;
-    x.memory_bytes = memory_mib * MIB;
-    c.name = full;
-    c.resources = &x;
-    c.etag = (char *)etag;
-    q.project = (char *)"p";
-    q.payload_case = HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESIZE;
-    q.resize = &c;
-    scw_request(w, id, &q);
-}
-
-void scw_verb(struct scw *w, unsigned id, Harpoon__Internal__V1__Request__PayloadCase verb, const char *name,
-              const char *etag)
-{
-    char full[256];
-    Harpoon__Internal__V1__Request q = HARPOON__INTERNAL__V1__REQUEST__INIT;
-    Harpoon__V1__StartContainerRequest start = HARPOON__V1__START_CONTAINER_REQUEST__INIT;
-    Harpoon__V1__StopContainerRequest stop = HARPOON__V1__STOP_CONTAINER_REQUEST__INIT;
-    Harpoon__V1__RestartContainerRequest restart = HARPOON__V1__RESTART_CONTAINER_REQUEST__INIT;
-    Harpoon__V1__DeleteContainerRequest del = HARPOON__V1__DELETE_CONTAINER_REQUEST__INIT;
-    Harpoon__V1__CordonHostRequest cordon = HARPOON__V1__CORDON_HOST_REQUEST__INIT;
-    Harpoon__V1__UncordonHostRequest uncordon = HARPOON__V1__UNCORDON_HOST_REQUEST__INIT;
-    Harpoon__V1__DrainHostRequest drain = HARPOON__V1__DRAIN_HOST_REQUEST__INIT;
-    Harpoon__V1__DeclareHostLostRequest lost = HARPOON__V1__DECLARE_HOST_LOST_REQUEST__INIT;
-    bool of_host = verb >= HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_CORDON;
-    if (of_host)
-        hp_host_name_format(full, "r1", name);
-    else
-        full_name(full, name);
-    q.project = of_host ? (char *)"" : (char *)"p";
-    q.payload_case = verb;
-    start.name = stop.name = restart.name = del.name = cordon.name = uncordon.name = drain.name = lost.name = full;
-    start.etag = stop.etag = restart.etag = del.etag = (char *)etag;
-    switch (verb) {
-    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_START:
-        q.start = &start;
-        break;
-    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_STOP:
-        q.stop = &stop;
-        break;
-    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_RESTART:
-        q.restart = &restart;
-        break;
-    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_DELETE:
-        q.delete_ = &del;
-        break;
-    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_CORDON:
-        q.cordon = &cordon;
-        break;
-    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_UNCORDON:
-        q.uncordon = &uncordon;
-        break;
-    case HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_DRAIN:
-        q.drain = &drain;
-        break;
-    default:
-        q.declare_lost = &lost;
-    }
-    scw_request(w, id, &q);
-}
-
-void scw_cancel(struct scw *w, unsigned id, unsigned target)
-{
-    char name[256], hex[33];
-    Harpoon__Internal__V1__Request q = HARPOON__INTERNAL__V1__REQUEST__INIT;
-    Harpoon__V1__CancelOperationRequest c = HARPOON__V1__CANCEL_OPERATION_REQUEST__INIT;
-    snprintf(hex, sizeof hex, "%032x", target);
-    hp_operation_name_format(name, "p", "r1", hex);
-    c.name = name;
-    q.project = (char *)"p";
-    q.payload_case = HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_CANCEL;
-    q.cancel = &c;
-    scw_request(w, id, &q);
-}
-
-/* ---- Reports ---- */
-
-void scw_report(struct scw *w, const char *host, Harpoon__Internal__V1__Report *m)
-{
-    m->region = (char *)"r1";
-    m->host = (char *)host;
-    if (!*m->router)
-        m->router = (char *)"er1";
-    struct sc_ev ev = {.kind = SC_EV_REPORT, .report = {.message = m, .tag = ++w->tag}};
-    step(w, &ev);
-    scw_flush(w);
-}
-
-void scw_attach_digest(struct scw *w, const char *host, int64_t session, int64_t cpu, int64_t memory_mib, int32_t count,
-                       uint64_t digest)
-{
-    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
-    Harpoon__Internal__V1__AgentHello hello = HARPOON__INTERNAL__V1__AGENT_HELLO__INIT;
-    Harpoon__Internal__V1__InventoryDigest d = HARPOON__INTERNAL__V1__INVENTORY_DIGEST__INIT;
-    Harpoon__V1__Resources all = HARPOON__V1__RESOURCES__INIT;
-    all.cpu_millis = cpu;
-    all.memory_bytes = memory_mib * MIB;
-    all.disk_bytes = 1LL << 40;
-    d.count = count;
-    d.digest = digest;
-    hello.session = session;
-    hello.allocatable = &all;
-    hello.digest = &d;
-    hello.zone = (char *)"z1";
-    m.session = session;
-    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_ATTACH;
-    m.attach = &hello;
-    scw_report(w, host, &m);
-}
-
-void scw_attach(struct scw *w, const char *host, int64_t session, int64_t cpu, int64_t memory_mib)
-{
-    scw_attach_digest(w, host, session, cpu, memory_mib, 0, 0);
-}
-
-void scw_detach(struct scw *w, const char *host, int64_t session)
-{
-    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
-    Harpoon__Internal__V1__Detach d = HARPOON__INTERNAL__V1__DETACH__INIT;
-    d.reason = (char *)"connection_lost";
-    m.session = session;
-    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_DETACH;
-    m.detach = &d;
-    scw_report(w, host, &m);
-}
-
-void scw_journalled(struct scw *w, const char *host, const char *uid, int64_t generation)
-{
-    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
-    Harpoon__Internal__V1__CommandJournalled j = HARPOON__INTERNAL__V1__COMMAND_JOURNALLED__INIT;
-    j.uid = (char *)uid;
-    j.generation = generation;
-    m.session = 1;
-    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_JOURNALLED;
-    m.journalled = &j;
-    scw_report(w, host, &m);
-}
-
-void scw_result(struct scw *w, const char *host, const char *uid, int64_t generation,
-                Harpoon__Internal__V1__CommandOutcome outcome, int state, const char *error)
-{
-    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
-    Harpoon__Internal__V1__CommandResult x = HARPOON__INTERNAL__V1__COMMAND_RESULT__INIT;
-    Harpoon__V1__ContainerStatus s = HARPOON__V1__CONTAINER_STATUS__INIT;
-    Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
-    x.uid = (char *)uid;
-    x.generation = generation;
-    x.outcome = outcome;
-    if (state) {
-        s.state = (Harpoon__V1__ContainerState)state;
-        s.observed_generation = generation;
-        x.status = &s;
-    }
-    if (error) {
-        status.code = HP_CODE_INTERNAL;
-        status.message = (char *)error;
-        x.error = &status;
-    }
-    m.session = 1;
-    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_RESULT;
-    m.result = &x;
-    scw_report(w, host, &m);
-}
-
-void scw_done(struct scw *w, const char *host, const char *uid, int64_t generation)
-{
-    scw_result(w, host, uid, generation, HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE,
-               HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_RUNNING, NULL);
-}
-
-void scw_observe(struct scw *w, const char *host, const char *uid, int64_t generation, int state, const char *kind)
-{
-    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
-    Harpoon__Internal__V1__Observation x = HARPOON__INTERNAL__V1__OBSERVATION__INIT;
-    Harpoon__V1__ContainerStatus s = HARPOON__V1__CONTAINER_STATUS__INIT;
-    s.state = (Harpoon__V1__ContainerState)state;
-    x.uid = (char *)uid;
-    x.generation = generation;
-    x.status = &s;
-    x.kind = (char *)kind;
-    m.session = 1;
-    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_OBSERVATION;
-    m.observation = &x;
-    scw_report(w, host, &m);
-}
-
-const char *scw_uid(struct scw *w, const char *name)
-{
-    char full[256];
-    full_name(full, name);
-    const struct scw_row *row = find_row(&w->containers, full);
-    assert_non_null(row);
-    return row->uid;
 }

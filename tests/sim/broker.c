@@ -1,58 +1,15 @@
 /* broker.c — RabbitMQ as far as Harpoon sees it: quorum queues with a single active consumer, exclusive transient queues, one fanout, one stream.
  *
- * A publish travels to the broker, is in the queue after a while (a quorum's log), and is confirmed then. A connection that breaks loses what is on its way in both
- * directions; what its consumer had not acknowledged goes back to the front, in order, to the next consumer. The two ends notice at different times. */
+ * A connection that breaks loses what is on its way in both directions; what its consumer had not acknowledged goes back to the front, in order, to the next consumer; sometimes that one has
+ * been given newer messages before (RabbitMQ issues 6804 and 10499). The two ends notice at different times. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "harpoon/internal/v1/report.pb-c.h"
-#include "sim/sim.h"
+#include "sim/broker.h"
 
-enum { QUEUES_MAX = 64, CONSUMERS_MAX = 8, DELIVERY_LIMIT = 20, STREAM_MAX = 1 << 16, REPORT_IDS_MAX = 1 << 14 };
-
-struct consumer {
-    struct sim_connection *connection;
-    int subscription;
-    size_t prefetch; /* 0: no acknowledgements */
-};
-
-struct queue {
-    char name[64];
-    bool durable;
-    struct sim_connection *owner; /* of an exclusive one */
-    struct sim_message *first, *last;
-    struct sim_message *unacked, *unacked_last; /* by tag */
-    size_t length, unacked_count;
-    struct consumer consumers[CONSUMERS_MAX]; /* the first is active */
-    int consumer_count;
-    struct sim_channel log;
-};
-
-struct sim_broker {
-    bool up;
-    uint32_t reign;
-    struct queue queues[QUEUES_MAX];
-    size_t queue_count;
-    struct sim_connection *connections[512];
-    size_t connection_count;
-    uint8_t stream[STREAM_MAX]; /* by sequence */
-    uint8_t reports[SIM_HOSTS][REPORT_IDS_MAX];
-};
-
-struct travel {
-    struct sim_connection *connection;
-    char queue[64];
-    int subscription;
-    size_t prefetch;
-    uint64_t tag;
-    struct sim_message message;
-    struct sim_publish *publish;
-    enum sim_outcome outcome;
-};
-
-static struct queue *find(struct sim_world *w, const char *name)
+struct queue *sim_queue_find(struct sim_world *w, const char *name)
 {
     for (size_t i = 0; i < w->broker->queue_count; i++)
         if (!strcmp(w->broker->queues[i].name, name))
@@ -60,11 +17,11 @@ static struct queue *find(struct sim_world *w, const char *name)
     return NULL;
 }
 
-static struct queue *add(struct sim_world *w, const char *name, bool durable, struct sim_connection *owner)
+void sim_queue_add(struct sim_world *w, const char *name, bool durable, struct sim_connection *owner)
 {
-    struct queue *q = find(w, name);
+    struct queue *q = sim_queue_find(w, name);
     if (q)
-        return q;
+        return;
     for (size_t i = 0; i < w->broker->queue_count && !q; i++)
         if (!*w->broker->queues[i].name)
             q = &w->broker->queues[i]; /* of one that is gone */
@@ -74,17 +31,17 @@ static struct queue *add(struct sim_world *w, const char *name, bool durable, st
     }
     *q = (struct queue){.durable = durable, .owner = owner};
     snprintf(q->name, sizeof q->name, "%s", name);
-    return q;
 }
 
 void sim_broker_new(struct sim_world *w)
 {
     w->broker = sim_alloc(w, sizeof *w->broker);
     w->broker->up = true;
-    add(w, "requests.r1", true, NULL);
-    add(w, "reports.r1", true, NULL);
-    add(w, "leader.r1", true, NULL);
-    add(w, "metrics.r1", false, NULL);
+    hp_map_init(&w->broker->requests, 1 << 20, 5);
+    sim_queue_add(w, "requests.r1", true, NULL);
+    sim_queue_add(w, "reports.r1", true, NULL);
+    sim_queue_add(w, "leader.r1", true, NULL);
+    sim_queue_add(w, "metrics.r1", false, NULL);
 }
 
 bool sim_broker_is_up(const struct sim_world *w)
@@ -113,7 +70,7 @@ static void delivered(struct sim_world *w, void *arg)
         t->connection->deliver_cb(w, t->connection, t->subscription, &t->message);
 }
 
-static void pump(struct sim_world *w, struct queue *q)
+void sim_queue_pump(struct sim_world *w, struct queue *q)
 {
     while (q->first && q->consumer_count) {
         struct consumer *x = &q->consumers[0];
@@ -142,56 +99,71 @@ static void pump(struct sim_world *w, struct queue *q)
     }
 }
 
-/* What the active consumer held goes back to the front. */
-static void requeue(struct sim_world *w, struct queue *q)
+/* What a consumer held goes back to the front. The leader's token may come as often as it likes: its queue has no delivery limit (common/io/topology.c). */
+static void requeue(struct sim_world *w, struct queue *q, struct sim_message *first, struct sim_message *last)
 {
-    for (struct sim_message *m = q->unacked; m; m = m->next)
-        if (++m->deliveries > DELIVERY_LIMIT)
+    bool limited = strncmp(q->name, "leader.", 7) != 0;
+    for (struct sim_message *m = first; m; m = m->next) {
+        q->length++;
+        if (++m->deliveries > DELIVERY_LIMIT && limited)
             sim_violation(w, "I1", "a message of %s was delivered %d times: it would be dead by now", q->name,
                           m->deliveries);
-    if (q->unacked) {
-        q->unacked_last->next = q->first;
-        q->first = q->unacked;
-        if (!q->last)
-            q->last = q->unacked_last;
-        q->length += q->unacked_count;
     }
-    q->unacked = q->unacked_last = NULL;
-    q->unacked_count = 0;
+    if (!first)
+        return;
+    last->next = q->first;
+    q->first = first;
+    if (!q->last)
+        q->last = last;
 }
 
 static void drop_consumer(struct sim_world *w, struct queue *q, const struct sim_connection *c)
 {
-    for (int i = 0; i < q->consumer_count; i++) {
-        if (q->consumers[i].connection != c)
-            continue;
-        if (i == 0)
-            requeue(w, q);
-        q->consumer_count--;
-        memmove(&q->consumers[i], &q->consumers[i + 1], (size_t)(q->consumer_count - i) * sizeof *q->consumers);
-        pump(w, q);
+    int i = 0;
+    while (i < q->consumer_count && q->consumers[i].connection != c)
+        i++;
+    if (i == q->consumer_count)
         return;
+    struct sim_message *first = NULL, *last = NULL;
+    if (i == 0) {
+        first = q->unacked;
+        last = q->unacked_last;
+        q->unacked = q->unacked_last = NULL;
+        q->unacked_count = 0;
     }
+    q->consumer_count--;
+    memmove(&q->consumers[i], &q->consumers[i + 1], (size_t)(q->consumer_count - i) * sizeof *q->consumers);
+    if (first && q->first && q->consumer_count && w->broker->reorder) {
+        w->broker->reorder--;
+        sim_trace(w, "broker: %s gives its next consumer newer messages first", q->name);
+        sim_queue_pump(w, q);
+    }
+    requeue(w, q, first, last);
+    sim_queue_pump(w, q);
 }
 
 static void consume_arrived(struct sim_world *w, void *arg)
 {
     struct travel *t = arg;
-    struct queue *q = find(w, t->queue);
+    struct queue *q = sim_queue_find(w, t->queue);
     if (!t->connection->broker_up || !q)
         return;
+    if (q->missing) { /* NOT_FOUND ends the channel */
+        sim_break_connection(w, t->connection, sim_delay(w), 0);
+        return;
+    }
     for (int i = 0; i < q->consumer_count; i++)
         if (q->consumers[i].connection == t->connection)
             return;
     assert(q->consumer_count < CONSUMERS_MAX);
     q->consumers[q->consumer_count++] = (struct consumer){t->connection, t->subscription, t->prefetch};
-    pump(w, q);
+    sim_queue_pump(w, q);
 }
 
 static void cancel_arrived(struct sim_world *w, void *arg)
 {
     struct travel *t = arg;
-    struct queue *q = find(w, t->queue);
+    struct queue *q = sim_queue_find(w, t->queue);
     if (t->connection->broker_up && q)
         drop_consumer(w, q, t->connection);
 }
@@ -199,7 +171,7 @@ static void cancel_arrived(struct sim_world *w, void *arg)
 static void ack_arrived(struct sim_world *w, void *arg)
 {
     struct travel *t = arg;
-    struct queue *q = find(w, t->queue);
+    struct queue *q = sim_queue_find(w, t->queue);
     if (!t->connection->broker_up || !q || !q->consumer_count || q->consumers[0].connection != t->connection)
         return;
     while (q->unacked && q->unacked->tag <= t->tag) {
@@ -208,37 +180,60 @@ static void ack_arrived(struct sim_world *w, void *arg)
     }
     if (!q->unacked)
         q->unacked_last = NULL;
-    pump(w, q);
+    sim_queue_pump(w, q);
+}
+
+static void requeue_arrived(struct sim_world *w, void *arg)
+{
+    struct travel *t = arg;
+    struct queue *q = sim_queue_find(w, t->queue);
+    if (!t->connection->broker_up || !q || !q->consumer_count || q->consumers[0].connection != t->connection)
+        return;
+    struct sim_message **at = &q->unacked, *last = NULL;
+    while (*at && (*at)->tag != t->tag) {
+        last = *at;
+        at = &(*at)->next;
+    }
+    struct sim_message *m = *at;
+    if (!m)
+        return;
+    *at = m->next;
+    if (q->unacked_last == m)
+        q->unacked_last = last;
+    q->unacked_count--;
+    m->next = NULL;
+    requeue(w, q, m, m);
+    sim_queue_pump(w, q);
 }
 
 static void declare_arrived(struct sim_world *w, void *arg)
 {
     struct travel *t = arg;
-    const struct queue *q = find(w, t->queue);
+    const struct queue *q = sim_queue_find(w, t->queue);
     if (!t->connection->broker_up)
         return;
     if (q && q->owner != t->connection) /* RESOURCE_LOCKED: the broker has not noticed yet that its owner is gone */
         sim_break_connection(w, t->connection, sim_delay(w), 0);
     else
-        add(w, t->queue, false, t->connection);
+        sim_queue_add(w, t->queue, false, t->connection);
 }
 
-static struct travel *travel(struct sim_world *w, struct sim_connection *c, const char *queue)
+struct travel *sim_travel(struct sim_world *w, struct sim_connection *c, const char *queue)
 {
     struct travel *t = sim_alloc(w, sizeof *t);
     t->connection = c;
-    snprintf(t->queue, sizeof t->queue, "%s", queue);
+    t->queue = queue;
     return t;
 }
 
 void sim_declare(struct sim_world *w, struct sim_connection *c, const char *queue)
 {
-    sim_send(w, &c->to, sim_delay(w), NULL, declare_arrived, travel(w, c, queue));
+    sim_send(w, &c->to, sim_delay(w), NULL, declare_arrived, sim_travel(w, c, queue));
 }
 
 void sim_consume(struct sim_world *w, struct sim_connection *c, const char *queue, int subscription, size_t prefetch)
 {
-    struct travel *t = travel(w, c, queue);
+    struct travel *t = sim_travel(w, c, queue);
     t->subscription = subscription;
     t->prefetch = prefetch;
     sim_send(w, &c->to, sim_delay(w), NULL, consume_arrived, t);
@@ -246,151 +241,21 @@ void sim_consume(struct sim_world *w, struct sim_connection *c, const char *queu
 
 void sim_cancel(struct sim_world *w, struct sim_connection *c, const char *queue)
 {
-    sim_send(w, &c->to, sim_delay(w), NULL, cancel_arrived, travel(w, c, queue));
+    sim_send(w, &c->to, sim_delay(w), NULL, cancel_arrived, sim_travel(w, c, queue));
+}
+
+void sim_requeue(struct sim_world *w, struct sim_connection *c, const char *queue, uint64_t tag)
+{
+    struct travel *t = sim_travel(w, c, queue);
+    t->tag = tag;
+    sim_send(w, &c->to, sim_delay(w), NULL, requeue_arrived, t);
 }
 
 void sim_ack(struct sim_world *w, struct sim_connection *c, const char *queue, uint64_t tag)
 {
-    struct travel *t = travel(w, c, queue);
+    struct travel *t = sim_travel(w, c, queue);
     t->tag = tag;
     sim_send(w, &c->to, sim_delay(w), NULL, ack_arrived, t);
-}
-
-/* ---- From publishers ---- */
-
-static void settle(struct sim_world *w, struct sim_publish *p, enum sim_outcome outcome)
-{
-    if (p->settled)
-        return;
-    p->settled = true;
-    if (p->prev)
-        p->prev->next = p->next;
-    else
-        p->connection->under_way = p->next;
-    if (p->next)
-        p->next->prev = p->prev;
-    p->done_cb(w, p, outcome);
-}
-
-static void outcome_arrived(struct sim_world *w, void *arg)
-{
-    struct travel *t = arg;
-    if (t->connection->client_up)
-        settle(w, t->publish, t->outcome);
-}
-
-static void answer(struct sim_world *w, struct sim_publish *p, enum sim_outcome outcome)
-{
-    struct travel *t = travel(w, p->connection, "");
-    if (!p->connection->broker_up)
-        return;
-    t->publish = p;
-    t->outcome = outcome;
-    sim_send(w, &p->connection->from, sim_delay(w), p->connection->process, outcome_arrived, t);
-}
-
-static void note_report(struct sim_world *w, const struct sim_message *m)
-{
-    Harpoon__Internal__V1__Report *r = harpoon__internal__v1__report__unpack(NULL, m->len, m->body);
-    assert(r && r->host[0] == 'h');
-    int64_t id = r->body_case == HARPOON__INTERNAL__V1__REPORT__BODY_JOURNALLED    ? r->journalled->report_id
-                 : r->body_case == HARPOON__INTERNAL__V1__REPORT__BODY_RESULT      ? r->result->report_id
-                 : r->body_case == HARPOON__INTERNAL__V1__REPORT__BODY_OBSERVATION ? r->observation->report_id
-                                                                                   : 0;
-    if (id > 0 && id < REPORT_IDS_MAX)
-        w->broker->reports[atoi(r->host + 1)][id] = 1;
-    harpoon__internal__v1__report__free_unpacked(r, NULL);
-}
-
-static void enqueue(struct sim_world *w, struct queue *q, const struct sim_message *from)
-{
-    struct sim_message *m = sim_copy(w, from, sizeof *from);
-    m->next = NULL;
-    if (q->last)
-        q->last->next = m;
-    else
-        q->first = m;
-    q->last = m;
-    q->length++;
-    if (!strcmp(q->name, "reports.r1"))
-        note_report(w, m);
-    pump(w, q);
-}
-
-/* The log has it. A broker that went down meanwhile may have kept it or not. */
-static void logged(struct sim_world *w, void *arg)
-{
-    struct sim_publish *p = arg;
-    struct queue *q = find(w, p->queue);
-    if (p->reign != w->broker->reign && sim_chance(w, 50))
-        return;
-    if (p->sequence && p->sequence < STREAM_MAX)
-        w->broker->stream[p->sequence] = 1;
-    else if (q)
-        enqueue(w, q, &p->message);
-    if (w->o->broken != SIM_BREAK_CONFIRM)
-        answer(w, p, SIM_CONFIRMED);
-}
-
-static void again(struct sim_world *w, void *arg);
-
-static void arrived(struct sim_world *w, void *arg)
-{
-    struct sim_publish *p = arg;
-    struct queue *q = find(w, p->queue);
-    if (!p->connection->broker_up)
-        return;
-    p->reign = w->broker->reign;
-    if (p->sequence || (q && q->durable)) {
-        struct queue *log = q ? q : &w->broker->queues[0];
-        if (w->o->broken == SIM_BREAK_CONFIRM) {
-            answer(w, p, SIM_CONFIRMED);
-            if (sim_chance(w, 2))
-                return;
-        }
-        sim_send(w, &log->log, sim_between(w, 200, 3000), NULL, logged, p);
-        return;
-    }
-    if (p->fanout) {
-        for (size_t i = 0; i < w->broker->queue_count; i++)
-            if (!strncmp(w->broker->queues[i].name, "router.", 7))
-                enqueue(w, &w->broker->queues[i], &p->message);
-    } else if (q) {
-        enqueue(w, q, &p->message);
-        if (w->now < w->repeat_until && !strncmp(q->name, "router.", 7))
-            sim_after(w, sim_between(w, 0, 4 * SIM_S), NULL, again, p);
-    } else if (p->mandatory) {
-        answer(w, p, SIM_RETURNED);
-        return;
-    }
-    answer(w, p, SIM_CONFIRMED);
-}
-
-/* A frame that was thought lost turns up again: it may find its host attached anew, or further on. */
-static void again(struct sim_world *w, void *arg)
-{
-    struct sim_publish *p = arg;
-    struct queue *q = find(w, p->queue);
-    if (q)
-        enqueue(w, q, &p->message);
-}
-
-static void unavailable(struct sim_world *w, void *arg)
-{
-    settle(w, arg, SIM_UNKNOWN);
-}
-
-void sim_publish(struct sim_world *w, struct sim_connection *c, struct sim_publish *p)
-{
-    p->connection = c;
-    p->next = c->under_way;
-    if (p->next)
-        p->next->prev = p;
-    c->under_way = p;
-    if (!c->client_up)
-        sim_after(w, 1, c->process, unavailable, p);
-    else
-        sim_send(w, &c->to, sim_delay(w), NULL, arrived, p);
 }
 
 /* ---- Ends ---- */
@@ -401,12 +266,7 @@ static void client_end(struct sim_world *w, void *arg)
     if (!c->client_up)
         return;
     c->client_up = false;
-    while (c->under_way) {
-        struct sim_publish *last = c->under_way;
-        while (last->next)
-            last = last->next; /* oldest first */
-        settle(w, last, SIM_UNKNOWN);
-    }
+    sim_publishes_fail(w, c);
     c->down_cb(w, c);
 }
 
@@ -423,6 +283,9 @@ static void broker_end(struct sim_world *w, void *arg)
         if (q->owner == c)
             *q = (struct queue){0};
     }
+    for (int i = 0; i < b->reader_count; i++)
+        if (b->readers[i].connection == c)
+            b->readers[i--] = b->readers[--b->reader_count];
     for (size_t i = 0; i < b->connection_count; i++)
         if (b->connections[i] == c) {
             b->connections[i] = b->connections[--b->connection_count];
@@ -439,7 +302,7 @@ void sim_break_connection(struct sim_world *w, struct sim_connection *c, uint64_
 void sim_abandon_connection(struct sim_world *w, struct sim_connection *c)
 {
     c->client_up = false;
-    c->under_way = NULL;
+    c->newest = c->oldest = NULL;
     sim_send(w, &c->to, sim_delay(w), NULL, broker_end, c);
 }
 
@@ -449,11 +312,17 @@ static void come_back(struct sim_world *w, void *arg)
     sim_trace(w, "broker: is back");
 }
 
-void sim_broker_restart(struct sim_world *w, uint64_t down)
+static void empty(struct queue *q)
+{
+    q->first = q->last = NULL;
+    q->length = 0;
+}
+
+bool sim_broker_restart(struct sim_world *w, uint64_t down)
 {
     struct sim_broker *b = w->broker;
     if (!b->up)
-        return;
+        return false;
     b->up = false;
     b->reign++;
     while (b->connection_count) {
@@ -461,15 +330,77 @@ void sim_broker_restart(struct sim_world *w, uint64_t down)
         sim_after(w, sim_between(w, 0, 20 * SIM_MS), c->process, client_end, c);
         broker_end(w, c);
     }
-    struct queue *metrics = find(w, "metrics.r1");
-    metrics->first = metrics->last = NULL;
-    metrics->length = 0;
+    empty(sim_queue_find(w, "metrics.r1"));
+    if (w->o->broken == SIM_BREAK_PERSISTENT)
+        empty(sim_queue_find(w, "requests.r1"));
+    (void)sim_broker_alarm(w, false);
     sim_after(w, down, NULL, come_back, NULL);
+    return true;
 }
 
-bool sim_stream_has(const struct sim_world *w, int64_t sequence)
+static void declared_anew(struct sim_world *w, void *arg)
 {
-    return sequence > 0 && sequence < STREAM_MAX && w->broker->stream[sequence];
+    struct queue *q = arg;
+    if (q->missing)
+        sim_trace(w, "broker: %s is declared anew", q->name);
+    q->missing = false;
+}
+
+void sim_connection_stall(struct sim_world *w, struct sim_connection *c, bool to, uint64_t length)
+{
+    struct sim_channel *x = to ? &c->to : &c->from;
+    if (w->now + length > x->stalled_until)
+        x->stalled_until = w->now + length;
+}
+
+void sim_broker_limit(struct sim_world *w, const char *queue, size_t length_max)
+{
+    sim_queue_find(w, queue)->length_max = length_max;
+}
+
+void sim_broker_full(struct sim_world *w, const char *queue, bool full)
+{
+    sim_queue_find(w, queue)->full = full;
+}
+
+bool sim_broker_delete(struct sim_world *w, const char *queue, uint64_t length)
+{
+    struct queue *q = sim_queue_find(w, queue);
+    if (q->missing || q->length || q->unacked_count || q->log.last > w->now || !w->broker->up)
+        return false;
+    q->missing = true;
+    while (q->consumer_count) {
+        struct sim_connection *c = q->consumers[0].connection;
+        drop_consumer(w, q, c);
+        sim_break_connection(w, c, sim_delay(w), 0); /* basic.cancel; whoever gets it connects anew */
+    }
+    sim_after(w, length, NULL, declared_anew, q);
+    return true;
+}
+
+void sim_broker_declare(struct sim_world *w, const char *queue)
+{
+    declared_anew(w, sim_queue_find(w, queue));
+}
+
+void sim_broker_reorder(struct sim_world *w, uint32_t times)
+{
+    w->broker->reorder = times;
+}
+
+bool sim_broker_has_request(const struct sim_world *w, const char *operation_id)
+{
+    return hp_map_get(&w->broker->requests, operation_id) != NULL;
+}
+
+void sim_broker_done(struct sim_world *w)
+{
+    hp_map_done(&w->broker->requests);
+}
+
+void sim_broker_forget_reports(struct sim_world *w, int host)
+{
+    memset(w->broker->reports[host], 0, sizeof w->broker->reports[host]);
 }
 
 bool sim_broker_has_report(const struct sim_world *w, int host, int64_t report_id)
@@ -479,6 +410,6 @@ bool sim_broker_has_report(const struct sim_world *w, int host, int64_t report_i
 
 size_t sim_queue_length(const struct sim_world *w, const char *queue)
 {
-    struct queue *q = find((struct sim_world *)w, queue);
+    struct queue *q = sim_queue_find((struct sim_world *)w, queue);
     return q ? q->length + q->unacked_count : 0;
 }

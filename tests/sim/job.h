@@ -10,7 +10,7 @@ struct sim_job {
     struct ha_job job;
     struct sim_job *next; /* under way on the host */
     int host;
-    bool executed, dead; /* dead: nobody waits for it */
+    bool executed, dead, late, failing; /* dead: nobody waits for it; late: it hangs until its deadline */
     char uid[HA_UID_MAX + 1], container[256];
     Harpoon__V1__ContainerSpec *spec;
 };

@@ -29,11 +29,12 @@ struct sim_link {
 struct sim_router {
     struct sim_process process;
     int index;
-    char name[16], id[32], queue[64];
+    char name[16], id[32];
+    const char *queue;
     struct er_core *core;
     struct sim_connection *connection;
-    struct sim_link *links;                    /* all that were dialled in this life */
-    bool turning, in_turn, applying, draining; /* turning: it is due */
+    struct sim_link *links;                             /* all that were dialled in this life */
+    bool turning, in_turn, applying, draining, drained; /* turning: it is due */
     uint64_t timer_at;
 };
 
@@ -85,6 +86,10 @@ static void accepted(struct sim_world *w, void *arg)
     struct sim_link *l = arg;
     struct sim_router *r = w->routers[l->router];
     char uri[64];
+    if (r->process.paused_until > w->now) { /* the kernel has it, the router not yet */
+        sim_after(w, r->process.paused_until - w->now, NULL, accepted, l);
+        return;
+    }
     snprintf(uri, sizeof uri, "harpoon://regions/r1/hosts/h%d", l->host);
     if (r->process.alive && !l->broken) {
         l->session = er_core_connected(r->core, ms(w), l, uri);
@@ -94,7 +99,7 @@ static void accepted(struct sim_world *w, void *arg)
         }
         apply(w, r);
     }
-    sim_send(w, &l->down, sim_delay(w), NULL, opened, l);
+    sim_send(w, &l->down, sim_delay(w), sim_host_process(w, l->host), opened, l);
 }
 
 struct sim_link *sim_link_dial(struct sim_world *w, int host, int router)
@@ -102,6 +107,7 @@ struct sim_link *sim_link_dial(struct sim_world *w, int host, int router)
     struct sim_link *l = sim_alloc(w, sizeof *l);
     l->host = host;
     l->router = router;
+    l->up.stalled_until = l->down.stalled_until = w->cut[host][router]; /* the first packet is sent again and again */
     sim_send(w, &l->up, sim_delay(w), NULL, accepted, l);
     return l;
 }
@@ -174,12 +180,25 @@ void sim_link_reset(struct sim_world *w, struct sim_link *l)
 {
     l->broken = true;
     sim_after(w, sim_delay(w), &w->routers[l->router]->process, disconnected, l);
-    sim_after(w, sim_delay(w), NULL, host_closed, l);
+    sim_after(w, sim_delay(w), sim_host_process(w, l->host), host_closed, l);
+}
+
+void sim_link_stall(struct sim_world *w, struct sim_link *l, bool up, uint64_t length)
+{
+    struct sim_channel *c = up ? &l->up : &l->down;
+    if (w->now + length > c->stalled_until)
+        c->stalled_until = w->now + length;
 }
 
 void sim_link_half_open(struct sim_world *w, struct sim_link *l)
 {
     l->half_open = true;
+}
+
+bool sim_link_is_sound(const struct sim_world *w, const struct sim_link *l)
+{
+    return l->session && !l->broken && !l->half_open && l->up.stalled_until <= w->now &&
+           l->down.stalled_until <= w->now;
 }
 
 /* ---- Effects ---- */
@@ -197,7 +216,7 @@ static void publish(struct sim_world *w, struct sim_router *r, const char *queue
                     struct er_report *report)
 {
     struct sim_publish *p = sim_alloc(w, sizeof *p);
-    snprintf(p->queue, sizeof p->queue, "%s", queue);
+    p->queue = queue;
     p->message.body = sim_copy(w, body, len);
     p->message.len = len;
     p->mandatory = report != NULL;
@@ -214,13 +233,13 @@ static void carry_out(struct sim_world *w, struct sim_router *r, const struct er
     switch (f->kind) {
     case ER_SEND:
         bytes = er_core_bytes(r->core, f->offset);
-        sim_send(w, &l->down, sim_delay(w), NULL, frame_down,
+        sim_send(w, &l->down, sim_delay(w), sim_host_process(w, l->host), frame_down,
                  frame(w, l, bytes + HP_FRAME_HEADER, f->len - HP_FRAME_HEADER));
         break;
     case ER_CLOSE:
         sim_after(w, sim_between(w, 1, 20 * SIM_MS), &r->process, disconnected, l);
         if (!l->half_open)
-            sim_send(w, &l->down, sim_delay(w), NULL, host_closed, l);
+            sim_send(w, &l->down, sim_delay(w), sim_host_process(w, l->host), host_closed, l);
         break;
     case ER_PAUSE:
         l->paused = true;
@@ -236,11 +255,14 @@ static void carry_out(struct sim_world *w, struct sim_router *r, const struct er
         publish(w, r, "metrics.r1", er_core_bytes(r->core, f->offset), f->len, NULL);
         break;
     case ER_NOTE:
-        sim_trace(w, "%s: %s %s %s", r->name, f->text, (const char *)er_core_bytes(r->core, f->host),
-                  f->reason ? f->reason : "");
+        if (sim_tracing(w)) {
+            const char *host = (const char *)er_core_bytes(r->core, f->host);
+            sim_trace(w, "%s: %s%s%s%s%s", r->name, f->text, *host ? " " : "", host, f->reason ? ": " : "",
+                      f->reason ? f->reason : "");
+        }
         break;
     case ER_DRAINED:
-        sim_router_kill(w, r->index, sim_between(w, 100 * SIM_MS, 2 * SIM_S));
+        r->drained = true;
         break;
     }
 }
@@ -275,15 +297,16 @@ static void apply(struct sim_world *w, struct sim_router *r)
     size_t count;
     assert(!r->applying);
     r->applying = true;
-    uint32_t life = r->process.life;
     for (size_t i = 0; (void)er_core_effects(r->core, &count), i < count; i++) {
         struct er_effect f = er_core_effects(r->core, &count)[i];
         carry_out(w, r, &f);
-        if (r->process.life != life) /* drained, and gone */
-            return;
     }
     er_core_effects_done(r->core);
     r->applying = false;
+    if (r->drained) {
+        (void)sim_router_kill(w, r->index, sim_between(w, 100 * SIM_MS, 2 * SIM_S));
+        return;
+    }
     if (!r->turning && !r->in_turn) {
         r->turning = true;
         sim_after(w, 30, &r->process, turn, r);
@@ -318,7 +341,7 @@ static void connect(struct sim_world *w, void *arg)
     r->connection = c;
     c->deliver_cb = deliver;
     c->down_cb = down;
-    snprintf(r->queue, sizeof r->queue, "router.%s", r->id);
+    r->queue = sim_join(w, "router.", r->id);
     sim_declare(w, c, r->queue);
     sim_consume(w, c, r->queue, 0, 0);
     er_core_broker(r->core, ms(w), true);
@@ -350,7 +373,7 @@ static void start(struct sim_world *w, void *arg)
         abort();
     r->process.alive = true;
     r->links = NULL;
-    r->turning = r->in_turn = r->applying = r->draining = false;
+    r->turning = r->in_turn = r->applying = r->draining = r->drained = false;
     r->timer_at = UINT64_MAX;
     connect(w, r);
 }
@@ -369,7 +392,7 @@ static void free_core(struct sim_world *w, struct sim_router *r)
     if (!r->core)
         return;
     er_core_broker(r->core, ms(w), false);
-    for (struct sim_publish *p = r->connection ? r->connection->under_way : NULL; p; p = p->next)
+    for (struct sim_publish *p = r->connection ? r->connection->newest : NULL; p; p = p->older)
         if (p->user)
             er_core_published(r->core, ms(w), p->user, ER_FAILED);
     for (struct sim_link *l = r->links; l; l = l->next)
@@ -380,11 +403,11 @@ static void free_core(struct sim_world *w, struct sim_router *r)
     r->core = NULL;
 }
 
-void sim_router_kill(struct sim_world *w, int i, uint64_t restart_after)
+bool sim_router_kill(struct sim_world *w, int i, uint64_t restart_after)
 {
     struct sim_router *r = w->routers[i];
     if (!r->process.alive)
-        return;
+        return false;
     free_core(w, r);
     sim_process_die(&r->process);
     if (r->connection)
@@ -392,29 +415,43 @@ void sim_router_kill(struct sim_world *w, int i, uint64_t restart_after)
     r->connection = NULL;
     for (struct sim_link *l = r->links; l; l = l->next) {
         if (l->session && !l->half_open)
-            sim_send(w, &l->down, sim_delay(w), NULL, host_closed, l);
+            sim_send(w, &l->down, sim_delay(w), sim_host_process(w, l->host), host_closed, l);
         l->session = NULL;
     }
     sim_after(w, restart_after, NULL, start, r);
+    return true;
 }
 
-void sim_router_drain(struct sim_world *w, int i)
+bool sim_router_drain(struct sim_world *w, int i)
 {
     struct sim_router *r = w->routers[i];
     if (!r->process.alive || r->draining)
-        return;
+        return false;
     r->draining = true;
     er_core_drain(r->core, ms(w));
     apply(w, r);
     if (r->process.alive)
         turn(w, r);
+    return true;
 }
 
-void sim_router_sever(struct sim_world *w, int i, uint64_t client_delay, uint64_t broker_delay)
+struct sim_process *sim_router_process(struct sim_world *w, int i)
 {
-    struct sim_router *r = w->routers[i];
-    if (r->process.alive && r->connection && r->connection->client_up)
-        sim_break_connection(w, r->connection, client_delay, broker_delay);
+    return &w->routers[i]->process;
+}
+
+struct sim_connection *sim_router_connection(struct sim_world *w, int i)
+{
+    return w->routers[i]->connection;
+}
+
+bool sim_router_sever(struct sim_world *w, int i, uint64_t client_delay, uint64_t broker_delay)
+{
+    struct sim_connection *c = w->routers[i]->connection;
+    if (!c || !c->client_up)
+        return false;
+    sim_break_connection(w, c, client_delay, broker_delay);
+    return true;
 }
 
 void sim_router_done(struct sim_world *w, int i)

@@ -8,6 +8,9 @@
 #include "core/agent_core.h"
 #include "core/plan.h"
 #include "sim/job.h"
+#include "wire/codec.h"
+
+enum { HANG_S = 100 }; /* the real runtime gives a job up after 10 minutes */
 
 static const char *const names[] = {"create", "start", "stop", "restart", "remove", "resize", "inspect", "probe"};
 
@@ -41,18 +44,38 @@ void sim_runtime_state(const struct sim_container *c, struct ha_rt_state *ret)
     }
 }
 
+/* On a host that was declared lost, what has no place there any more. */
+static bool left_over(const struct sim_world *w, int host, const struct sim_container *c)
+{
+    return sim_host_given_up(w, host) && (w->record->restored || !sim_record_places(w, c->name, c->uid, host));
+}
+
+/* The lowest that is free: the process that takes another one's place has its pid, too, and another start. */
+static int64_t free_pid(const struct sim_runtime *rt)
+{
+    for (int64_t pid = 1001;; pid++) {
+        const struct sim_container *c = rt->containers;
+        while (c && !(c->exists && c->running && c->pid == pid))
+            c = c->next;
+        if (!c)
+            return pid;
+    }
+}
+
 static void run(struct sim_world *w, int host, struct sim_container *c)
 {
+    c->pid = free_pid(sim_host_runtime(w, host));
+    c->ticks = ++sim_host_runtime(w, host)->starts * 10;
     c->running = c->ran = true;
-    c->pid = ++sim_host_runtime(w, host)->pids;
-    c->ticks = c->pid * 10;
     c->start_ns = sim_time(w).wall_ns;
     c->finish_ns = 0;
     /* I5: nobody else runs the same resource. */
-    for (int i = 0; i < SIM_HOSTS; i++)
+    for (int i = 0; i < w->size.hosts; i++)
         for (struct sim_container *x = sim_host_runtime(w, i)->containers; x; x = x->next)
-            sim_check(w, x == c || !x->running || strcmp(x->name, c->name) != 0, "I5",
-                      "%s runs on h%d (%s) and h%d (%s)", c->name, host, c->uid, i, x->uid);
+            sim_check(w,
+                      x == c || !x->running || strcmp(x->name, c->name) != 0 || left_over(w, i, x) ||
+                          left_over(w, host, c),
+                      "I5", "%s runs on h%d (%s) and h%d (%s)", c->name, host, c->uid, i, x->uid);
 }
 
 static void stop(struct sim_world *w, struct sim_container *c, int32_t code)
@@ -68,7 +91,9 @@ static void note_generation(struct sim_world *w, int host, struct sim_container 
 {
     sim_check(w, job->generation >= c->applied, "I4", "%s of %s on h%d for generation %" PRId64 " after %" PRId64,
               names[job->kind], c->uid, host, job->generation, c->applied);
-    sim_check(w, !c->removed || job->kind == HA_JOB_REMOVE, "I4",
+    bool late =
+        w->record->restored && !c->entombed; /* the record that was lost had it removed, when nobody knew any more */
+    sim_check(w, !c->removed || job->kind == HA_JOB_REMOVE || (late && job->generation > c->removed), "I4",
               "%s of %s on h%d for generation %" PRId64 " after its removal by %" PRId64, names[job->kind], c->uid,
               host, job->generation, c->removed);
     if (job->generation > c->applied) {
@@ -101,6 +126,7 @@ static void create(struct sim_world *w, struct sim_container *c, const struct si
     once(w, j->host, c, &j->job, ++c->creates, 1);
     if (j->job.start)
         run(w, j->host, c);
+    sim_preempt_made(w, j->host);
 }
 
 static void limits(struct sim_container *c, const struct sim_job *j)
@@ -118,6 +144,10 @@ static void execute(struct sim_world *w, struct sim_job *j, bool whole)
         return;
     if (j->job.kind != HA_JOB_REMOVE || c->exists)
         note_generation(w, j->host, c, &j->job);
+    bool ends = j->job.kind == HA_JOB_STOP || j->job.kind == HA_JOB_RESTART || j->job.kind == HA_JOB_REMOVE;
+    sim_check(w, !(ends && c->running && c->spared), "I8",
+              "%s of %s on h%d ends its process, and nobody has asked for that since the record was restored",
+              names[j->job.kind], c->uid, j->host);
     sim_trace(w, "h%d: %s %.6s gen %" PRId64 "%s", j->host, names[j->job.kind], j->uid, j->job.generation,
               whole ? "" : " cut off");
     switch (j->job.kind) {
@@ -127,6 +157,7 @@ static void execute(struct sim_world *w, struct sim_job *j, bool whole)
     case HA_JOB_START:
         sim_check(w, c->exists && !c->running, "I3", "start of %s on h%d, which is %s", c->uid, j->host,
                   c->exists ? "running" : "not there");
+        sim_check(w, c->complete, "I3", "start of %s on h%d, which was not made whole", c->uid, j->host);
         once(w, j->host, c, &j->job, ++c->starts, 1 + c->exits);
         limits(c, j);
         run(w, j->host, c);
@@ -141,6 +172,10 @@ static void execute(struct sim_world *w, struct sim_job *j, bool whole)
         c->exits += !whole;
         if (whole) {
             once(w, j->host, c, &j->job, ++c->restarts, 1);
+            c->restarts_ever += !j->failing; /* a failed one may be tried again with the next change */
+            sim_check(w, c->restarts_ever <= sim_record_restarts(w, c->uid), "I8",
+                      "%s on h%d was restarted %d times; it was asked for %d times", c->uid, j->host, c->restarts_ever,
+                      sim_record_restarts(w, c->uid));
             limits(c, j);
             run(w, j->host, c);
         }
@@ -175,7 +210,7 @@ static void forget(struct sim_world *w, struct sim_job *j)
 {
     take_off(w, j);
     if (j->spec)
-        harpoon__v1__container_spec__free_unpacked(j->spec, NULL);
+        hp_unpacked_free(&j->spec->base);
     j->spec = NULL;
     j->job.spec = NULL;
     j->dead = true;
@@ -198,16 +233,18 @@ static void executed(struct sim_world *w, void *arg)
     if (j->dead)
         return;
     bool changes = j->job.kind != HA_JOB_INSPECT && j->job.kind != HA_JOB_PROBE;
-    bool fails = changes && rt->fail_next > 0 && !w->healed;
-    rt->fail_next -= fails;
+    bool fails = j->late || (changes && rt->fail_next > 0 && !w->healed);
+    rt->fail_next -= fails && !j->late;
+    j->failing = fails;
     if (!fails || sim_chance(w, 30)) /* some fail after they took effect */
         execute(w, j, !fails || sim_chance(w, 50));
     if (fails) {
-        j->job.status = hp_fail(&j->job.error, HP_EIO, "by chance");
+        j->job.status = j->late ? hp_fail(&j->job.error, HP_ETIMEDOUT, "not done in time")
+                                : hp_fail(&j->job.error, HP_EIO, "by chance");
         sim_trace(w, "h%d: %s %.6s gen %" PRId64 " fails", j->host, names[j->job.kind], j->uid, j->job.generation);
     }
     sim_runtime_state(find(w, j->host, j->uid), &j->job.result);
-    sim_after(w, sim_between(w, 20, 2000), NULL, finished, j);
+    sim_after(w, sim_between(w, 20, 2000), sim_host_process(w, j->host), finished, j);
 }
 
 /* The highest generation that the journal durably has applied or intends. */
@@ -235,7 +272,7 @@ void sim_runtime_submit(struct sim_world *w, int host, struct sim_process *p, co
     snprintf(j->uid, sizeof j->uid, "%s", f->job.uid);
     snprintf(j->container, sizeof j->container, "%s", f->job.container);
     if (f->job.spec.len)
-        j->spec = harpoon__v1__container_spec__unpack(NULL, f->job.spec.len, f->job.spec.data);
+        j->spec = sim_unpack(&harpoon__v1__container_spec__descriptor, f->job.spec.data, f->job.spec.len);
     j->host = host;
     j->job = (struct ha_job){.kind = f->job.kind,
                              .uid = j->uid,
@@ -252,6 +289,12 @@ void sim_runtime_submit(struct sim_world *w, int host, struct sim_process *p, co
     uint64_t takes = f->job.kind == HA_JOB_INSPECT ? sim_between(w, 100, 2000) : sim_between(w, SIM_MS, 30 * SIM_MS);
     if (w->now < rt->slow_until)
         takes *= 100;
+    if (rt->hang_next > 0 && f->job.kind != HA_JOB_INSPECT) {
+        rt->hang_next--;
+        j->late = true;
+        takes = f->job.deadline_ms ? f->job.deadline_ms * SIM_MS : HANG_S * SIM_S;
+        sim_trace(w, "h%d: %s %.6s gen %" PRId64 " hangs", host, names[f->job.kind], j->uid, f->job.generation);
+    }
     sim_after(w, takes, p, executed, j);
 }
 
@@ -260,33 +303,94 @@ void sim_runtime_agent_died(struct sim_world *w, int host)
     struct sim_runtime *rt = sim_host_runtime(w, host);
     while (rt->jobs) {
         struct sim_job *j = rt->jobs;
+        j->failing = true; /* nobody hears of it */
         if (!j->executed && sim_chance(w, 60))
             execute(w, j, sim_chance(w, 60));
         forget(w, j);
     }
 }
 
-void sim_runtime_exit(struct sim_world *w, int host)
+void sim_runtime_power_off(struct sim_world *w, int host)
+{
+    struct sim_runtime *rt = sim_host_runtime(w, host);
+    for (struct sim_container *c = rt->containers; c; c = c->next) {
+        if (!c->running)
+            continue;
+        c->exits++;
+        c->running = false;
+        c->exit_code = -1; /* nobody saw it */
+        c->finish_ns = 0;
+    }
+    rt->starts = 0; /* the same numbers are given out again */
+}
+
+void sim_runtime_wipe(struct sim_world *w, int host)
+{
+    for (struct sim_container *c = sim_host_runtime(w, host)->containers, *next; c; c = next) {
+        int restarts = c->restarts_ever;
+        char uid[sizeof c->uid];
+        next = c->next;
+        memcpy(uid, c->uid, sizeof uid);
+        *c = (struct sim_container){.next = next, .restarts_ever = restarts};
+        memcpy(c->uid, uid, sizeof uid);
+    }
+}
+
+/* One that runs; NULL: none does. */
+static struct sim_container *any_running(struct sim_world *w, int host)
 {
     struct sim_runtime *rt = sim_host_runtime(w, host);
     size_t n = 0;
     for (struct sim_container *c = rt->containers; c; c = c->next)
         n += c->running;
-    if (!n)
-        return;
-    n = sim_below(w, n);
-    for (struct sim_container *c = rt->containers; c; c = c->next) {
-        if (!c->running || n--)
-            continue;
-        struct ha_rt_state s;
-        int64_t pid = c->pid, ticks = c->ticks;
-        c->exits++;
-        stop(w, c, (int32_t)sim_below(w, 3));
-        sim_runtime_state(c, &s);
-        s.pid = pid;
-        s.pid_start_ticks = ticks;
-        sim_trace(w, "h%d: %.6s exits", host, c->uid);
-        sim_host_exited(w, host, c, &s);
-        return;
-    }
+    n = n ? sim_below(w, n) + 1 : 0;
+    for (struct sim_container *c = rt->containers; c && n; c = c->next)
+        if (c->running && --n == 0)
+            return c;
+    return NULL;
+}
+
+/* A process that has ended, on its way to the agent. */
+struct ending {
+    int host;
+    const struct sim_container *container;
+    struct ha_rt_state state;
+};
+
+static void ended(struct sim_world *w, void *arg)
+{
+    const struct ending *x = arg;
+    sim_host_exited(w, x->host, x->container, &x->state);
+}
+
+bool sim_runtime_exit(struct sim_world *w, int host)
+{
+    struct sim_container *c = any_running(w, host);
+    if (!c)
+        return false;
+    struct ending *x = sim_alloc(w, sizeof *x);
+    *x = (struct ending){.host = host, .container = c};
+    int64_t pid = c->pid, ticks = c->ticks;
+    c->exits++;
+    stop(w, c, (int32_t)sim_below(w, 3));
+    sim_runtime_state(c, &x->state);
+    x->state.pid = pid;
+    x->state.pid_start_ticks = ticks;
+    sim_trace(w, "h%d: %.6s exits", host, c->uid);
+    /* The agent hears of it when somebody has collected the process, which stands behind other tasks: perhaps only when another one runs in its place. */
+    static const uint64_t late[] = {200, 60 * SIM_MS, 3 * SIM_S};
+    sim_after(w, sim_between(w, 0, late[sim_below(w, 3)]), sim_host_process(w, host), ended, x);
+    return true;
+}
+
+bool sim_runtime_by_hand(struct sim_world *w, int host)
+{
+    struct sim_container *c = any_running(w, host);
+    if (!c)
+        return false;
+    sim_trace(w, "h%d: somebody restarts %.6s by hand", host, c->uid);
+    c->exits++;
+    stop(w, c, 143);
+    run(w, host, c);
+    return true;
 }

@@ -23,12 +23,20 @@ struct job {
     enum sim_commit result;
 };
 
+/* A delivery that waits until the stream has taken more. */
+struct held {
+    struct held *next;
+    int subscription;
+    struct sim_message message;
+};
+
 struct database {
     struct sim_channel to, back;
 };
 
 struct sim_scheduler {
     struct sim_process process;
+    int index;
     char name[16];
     struct sim_connection *connection;
     enum lead_state state;
@@ -37,6 +45,7 @@ struct sim_scheduler {
     struct database *db;
     bool leader_wanted, has_token, fenced, flushing;
     uint64_t token_tag, timer_at;
+    struct held *held, *held_last;
     struct job *jobs; /* all there ever were */
 };
 
@@ -44,12 +53,14 @@ static void flush(struct sim_world *w, struct sim_scheduler *s);
 static void take_over(struct sim_world *w, void *arg);
 static void connect(struct sim_world *w, void *arg);
 static void want_leader(struct sim_world *w, struct sim_scheduler *s);
+static void take_held(struct sim_world *w, struct sim_scheduler *s);
 
 /* ---- Ends ---- */
 
 static void end_reign(struct sim_world *w, struct sim_scheduler *s)
 {
     s->reign++;
+    s->held = NULL;
     if (s->connection && s->connection->client_up)
         for (int i = REQUESTS; i < SUBSCRIPTIONS; i++)
             sim_cancel(w, s->connection, queues[i]);
@@ -128,7 +139,9 @@ static void written(struct sim_world *w, void *arg)
 static void write(struct sim_world *w, void *arg)
 {
     struct job *j = arg;
-    j->result = sim_record_commit(w, j->batch);
+    j->result = sim_record_commit(w, j->s->index, j->batch);
+    if (j->result == SIM_COMMIT_LOST_ANSWER && w->o->broken == SIM_BREAK_RETRY)
+        j->result = sim_record_commit(w, j->s->index, j->batch);
     if (j->result != SIM_COMMIT_DONE)
         sim_trace(w, "%s: a transaction of epoch %" PRId64 " ended as %d", j->s->name, j->batch->epoch, j->result);
     sim_send(w, j->back, sim_delay(w), NULL, written, j);
@@ -156,7 +169,7 @@ static void found(struct sim_world *w, void *arg)
 static void look_up(struct sim_world *w, void *arg)
 {
     struct job *j = arg;
-    j->result = sim_record_is_down(w) ? SIM_COMMIT_DOWN : SIM_COMMIT_DONE;
+    j->result = sim_record_is_away(w, j->s->index) ? SIM_COMMIT_DOWN : SIM_COMMIT_DONE;
     if (j->result == SIM_COMMIT_DONE)
         sim_record_look_up(w, j->lookup);
     sim_send(w, j->back, sim_delay(w), NULL, found, j);
@@ -210,11 +223,11 @@ static void send_all(struct sim_world *w, struct sim_scheduler *s, struct sc_mes
         if (m->kind == SC_SEND_EVENT) {
             sim_check(w, m->sequence <= w->record->sequence, "I10", "event %" PRId64 " is published before its commit",
                       m->sequence);
-            p->sequence = m->sequence;
+            p->message.sequence = m->sequence;
         } else if (m->kind == SC_SEND_VERDICT) {
-            snprintf(p->queue, sizeof p->queue, "%.63s", m->key);
+            p->queue = sim_text(w, m->key);
         } else if (m->kind == SC_SEND_COMMAND) {
-            snprintf(p->queue, sizeof p->queue, "router.%.50s", m->key);
+            p->queue = sim_join(w, "router.", m->key);
             p->mandatory = true;
         } else {
             p->fanout = true;
@@ -243,6 +256,7 @@ static void flush_now(struct sim_world *w, void *arg)
     s->flushing = false;
     if (!s->core)
         return;
+    take_held(w, s);
     struct sc_effects out = {0};
     struct hp_error e = {0};
     if (sc_region_flush(s->core, sim_time(w), &out, &e))
@@ -255,6 +269,7 @@ static void flush_now(struct sim_world *w, void *arg)
         submit(w, s, out.commit, NULL);
     if (out.lookup)
         submit(w, s, NULL, out.lookup);
+    assert(!out.fetch); /* the stream is slow here, but never away */
     sc_region_check(s->core);
     uint64_t due = sc_region_deadline(s->core);
     if (due != UINT64_MAX && due * 1000 < s->timer_at) {
@@ -273,14 +288,6 @@ static void flush(struct sim_world *w, struct sim_scheduler *s)
 
 /* ---- In ---- */
 
-static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *d, const struct sim_message *m)
-{
-    ProtobufCMessage *ret = NULL;
-    if (hp_unpack(d, m->body, m->len, NULL, &ret, NULL))
-        abort();
-    return ret;
-}
-
 static void take_token(struct sim_world *w, struct sim_scheduler *s, const struct sim_message *m)
 {
     if (s->has_token)
@@ -291,22 +298,12 @@ static void take_token(struct sim_world *w, struct sim_scheduler *s, const struc
         take_over(w, s);
 }
 
-static void deliver(struct sim_world *w, struct sim_connection *c, int subscription, const struct sim_message *m)
+static void take(struct sim_world *w, struct sim_scheduler *s, int which, const struct sim_message *m)
 {
-    struct sim_scheduler *s = c->user;
     struct sc_ev ev = {.time = sim_time(w)};
-    int which = subscription & 3;
     ProtobufCMessage *message = NULL;
-    uint32_t number = (uint32_t)subscription >> 2;
-    if (which == LEADER) {
-        if (s->leader_wanted && number == s->subscribed)
-            take_token(w, s, m);
-        return;
-    }
-    if (!s->core || number != s->reign)
-        return;
     if (which == REQUESTS) {
-        message = unpack(&harpoon__internal__v1__request__descriptor, m);
+        message = sim_unpack(&harpoon__internal__v1__request__descriptor, m->body, m->len);
         ev.kind = SC_EV_REQUEST;
         ev.request.message = (Harpoon__Internal__V1__Request *)message;
         ev.request.tag = m->tag;
@@ -315,21 +312,61 @@ static void deliver(struct sim_world *w, struct sim_connection *c, int subscript
         sim_trace(w, "%s: request %.8s", s->name, ev.request.message->operation_id);
         message = NULL;
     } else if (which == REPORTS) {
-        message = unpack(&harpoon__internal__v1__report__descriptor, m);
+        message = sim_unpack(&harpoon__internal__v1__report__descriptor, m->body, m->len);
         ev.kind = SC_EV_REPORT;
         ev.report.message = (const Harpoon__Internal__V1__Report *)message;
         ev.report.tag = m->tag;
     } else {
-        message = unpack(&harpoon__internal__v1__metrics_batch__descriptor, m);
+        message = sim_unpack(&harpoon__internal__v1__metrics_batch__descriptor, m->body, m->len);
         ev.kind = SC_EV_METRICS;
         ev.metrics = (const Harpoon__Internal__V1__MetricsBatch *)message;
     }
     struct hp_error e = {0};
+    if (which != METRICS && w->o->broken == SIM_BREAK_ACK)
+        sim_ack(w, s->connection, queues[which], m->tag);
     int rc = sc_region_step(s->core, &ev, &e);
     sim_check(w, rc == 0, "I1", "a message of %s was refused: %s", queues[which], e.message);
     if (message)
         hp_unpacked_free(message);
     flush(w, s);
+}
+
+static void take_held(struct sim_world *w, struct sim_scheduler *s)
+{
+    while (s->held && s->core && !sc_region_congested(s->core)) {
+        struct held *h = s->held;
+        s->held = h->next;
+        take(w, s, h->subscription & 3, &h->message);
+    }
+}
+
+static void deliver(struct sim_world *w, struct sim_connection *c, int subscription, const struct sim_message *m)
+{
+    struct sim_scheduler *s = c->user;
+    int which = subscription & 3;
+    uint32_t number = (uint32_t)subscription >> 2;
+    if (which == LEADER) {
+        if (s->leader_wanted && number == s->subscribed)
+            take_token(w, s, m);
+        return;
+    }
+    if (!s->core || number != s->reign)
+        return;
+    if (which != METRICS && w->o->broken == SIM_BREAK_REQUEUE && sc_region_congested(s->core)) {
+        sim_requeue(w, s->connection, queues[which], m->tag);
+        return;
+    }
+    if (which != METRICS && (s->held || sc_region_congested(s->core))) {
+        struct held *h = sim_alloc(w, sizeof *h);
+        *h = (struct held){NULL, subscription, *m};
+        if (s->held)
+            s->held_last->next = h;
+        else
+            s->held = h;
+        s->held_last = h;
+        return;
+    }
+    take(w, s, which, m);
 }
 
 /* ---- Taking over ---- */
@@ -341,12 +378,18 @@ static void load(struct sim_world *w, void *arg)
     if (s->state != TAKING)
         return;
     sc_region_config_defaults(&c);
+    c.preemption = sim_preempts(w);
+    c.preempt_parallel = 2;
     c.running_ms = 120 * 1000;
     c.unknown_ms = 60 * 1000;
     c.remove_retry_ms = 20 * 1000;
+    c.restore_ms = 3 * 1000;
     c.recent_max = w->seed % 3 == 0 ? 5 : 50000;
     c.known_max = w->seed % 5 == 0 ? 20 : 500000;
-    s->core = sim_record_take_over(w, &c, hp_rng_next(&w->rng));
+    c.events_max = w->seed % 4 == 1 ? 60 : 1000000;
+    c.open_max = w->seed % 3;
+    c.backlog_max = w->seed % 7 == 0 ? 20 : 100000;
+    s->core = sim_record_take_over(w, s->index, &c, hp_rng_next(&w->rng));
     if (!s->core) {
         failed(w, s, false);
         return;
@@ -379,8 +422,28 @@ static void want_leader(struct sim_world *w, struct sim_scheduler *s)
     sim_consume(w, s->connection, queues[LEADER], (int)(LEADER | ++s->subscribed << 2), 10);
 }
 
+static void send_token(struct sim_world *w, void *arg);
+
 static void token_sent(struct sim_world *w, struct sim_publish *p, enum sim_outcome outcome)
 {
+    struct sim_scheduler *s = p->connection->user;
+    if (outcome != SIM_CONFIRMED && s->process.alive && s->connection == p->connection && p->connection->client_up)
+        sim_after(w, SIM_S, &s->process, send_token, p->connection);
+}
+
+static void send_token(struct sim_world *w, void *arg)
+{
+    struct sim_connection *c = arg;
+    const struct sim_scheduler *s = c->user;
+    if (s->connection != c || !c->client_up)
+        return;
+    struct sim_publish *p = sim_alloc(w, sizeof *p);
+    p->queue = queues[LEADER];
+    p->message.body = sim_copy(w, s->name, strlen(s->name));
+    p->message.len = strlen(s->name);
+    p->mandatory = true;
+    p->done_cb = token_sent;
+    sim_publish(w, c, p);
 }
 
 static void connect(struct sim_world *w, void *arg)
@@ -397,13 +460,7 @@ static void connect(struct sim_world *w, void *arg)
     s->connection->down_cb = down;
     s->state = STANDBY;
     want_leader(w, s);
-    struct sim_publish *p = sim_alloc(w, sizeof *p);
-    snprintf(p->queue, sizeof p->queue, "%s", queues[LEADER]);
-    p->message.body = sim_copy(w, s->name, strlen(s->name));
-    p->message.len = strlen(s->name);
-    p->mandatory = true;
-    p->done_cb = token_sent;
-    sim_publish(w, s->connection, p);
+    send_token(w, s->connection);
 }
 
 /* ---- Life ---- */
@@ -417,22 +474,24 @@ static void start(struct sim_world *w, void *arg)
     s->state = DOWN;
     s->timer_at = UINT64_MAX;
     s->leader_wanted = s->has_token = s->fenced = s->flushing = false;
+    s->held = NULL;
     connect(w, s);
 }
 
 void sim_scheduler_new(struct sim_world *w, int i)
 {
     struct sim_scheduler *s = w->schedulers[i] = sim_alloc(w, sizeof *s);
+    s->index = i;
     snprintf(s->name, sizeof s->name, "s%d", i);
     s->process.name = s->name;
     start(w, s);
 }
 
-void sim_scheduler_kill(struct sim_world *w, int i, uint64_t restart_after)
+bool sim_scheduler_kill(struct sim_world *w, int i, uint64_t restart_after)
 {
     struct sim_scheduler *s = w->schedulers[i];
     if (!s->process.alive)
-        return;
+        return false;
     sim_process_die(&s->process);
     s->reign++;
     sc_region_free(s->core);
@@ -441,19 +500,26 @@ void sim_scheduler_kill(struct sim_world *w, int i, uint64_t restart_after)
         sim_abandon_connection(w, s->connection);
     s->connection = NULL;
     sim_after(w, restart_after, NULL, start, s);
+    return true;
 }
 
-void sim_scheduler_pause(struct sim_world *w, int i, uint64_t length)
+struct sim_process *sim_scheduler_process(struct sim_world *w, int i)
 {
-    struct sim_process *p = &w->schedulers[i]->process;
-    if (p->alive && w->now + length > p->paused_until)
-        p->paused_until = w->now + length;
+    return &w->schedulers[i]->process;
 }
 
-void sim_scheduler_sever(struct sim_world *w, int i, uint64_t client_delay, uint64_t broker_delay)
+struct sim_connection *sim_scheduler_connection(struct sim_world *w, int i)
 {
-    if (w->schedulers[i]->connection)
-        sim_break_connection(w, w->schedulers[i]->connection, client_delay, broker_delay);
+    return w->schedulers[i]->connection;
+}
+
+bool sim_scheduler_sever(struct sim_world *w, int i, uint64_t client_delay, uint64_t broker_delay)
+{
+    struct sim_connection *c = w->schedulers[i]->connection;
+    if (!c || !c->client_up)
+        return false;
+    sim_break_connection(w, c, client_delay, broker_delay);
+    return true;
 }
 
 bool sim_scheduler_leads(const struct sim_world *w, int i)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sim/sim.h"
+#include "wire/codec.h"
 
 bool sim_keep_trace;
 
@@ -50,9 +51,29 @@ char *sim_text(struct sim_world *w, const char *text)
     return text ? sim_copy(w, text, strlen(text) + 1) : NULL;
 }
 
+char *sim_join(struct sim_world *w, const char *a, const char *b)
+{
+    size_t n = strlen(a);
+    char *text = sim_alloc(w, n + strlen(b) + 1);
+    memcpy(text, a, n);
+    strcpy(text + n, b);
+    return text;
+}
+
+void *sim_unpack(const ProtobufCMessageDescriptor *d, const uint8_t *bytes, size_t len)
+{
+    ProtobufCMessage *m = NULL;
+    struct hp_error e = {0};
+    if (hp_unpack(d, bytes, len, NULL, &m, &e)) {
+        fprintf(stderr, "a message that cannot be read: %s\n", e.message);
+        abort();
+    }
+    return m;
+}
+
 void sim_world_init(struct sim_world *w, const struct sim_options *o, uint64_t seed)
 {
-    *w = (struct sim_world){.o = o, .seed = seed, .now = SIM_S};
+    *w = (struct sim_world){.o = o, .seed = seed, .now = SIM_S, .size = {2, 2, 4, 2, 14}};
     hp_rng_init(&w->rng, seed);
 }
 
@@ -116,6 +137,7 @@ void sim_after(struct sim_world *w, uint64_t delay, struct sim_process *p, sim_f
 void sim_send(struct sim_world *w, struct sim_channel *c, uint64_t delay, struct sim_process *p, sim_fn fn, void *arg)
 {
     uint64_t at = w->now + delay;
+    at = at > c->stalled_until ? at : c->stalled_until;
     c->last = at > c->last ? at : c->last;
     sim_after(w, c->last - w->now, p, fn, arg);
 }
@@ -146,21 +168,29 @@ void sim_process_die(struct sim_process *p)
     p->paused_until = 0;
 }
 
+bool sim_process_pause(struct sim_world *w, struct sim_process *p, uint64_t length)
+{
+    if (!p->alive || p->paused_until > w->now)
+        return false;
+    p->paused_until = w->now + length;
+    return true;
+}
+
 /* ---- Chance ---- */
 
 uint64_t sim_below(struct sim_world *w, uint64_t limit)
 {
-    return hp_rng_below(&w->rng, limit);
+    return w->o->scenario ? 0 : hp_rng_below(&w->rng, limit);
 }
 
 bool sim_chance(struct sim_world *w, unsigned percent)
 {
-    return hp_rng_below(&w->rng, 100) < percent;
+    return !w->o->scenario && hp_rng_below(&w->rng, 100) < percent;
 }
 
 uint64_t sim_between(struct sim_world *w, uint64_t least, uint64_t most)
 {
-    return least + hp_rng_below(&w->rng, most - least + 1);
+    return w->o->scenario ? least + (most - least) / 2 : least + hp_rng_below(&w->rng, most - least + 1);
 }
 
 uint64_t sim_delay(struct sim_world *w)
@@ -179,7 +209,7 @@ struct sc_time sim_time(const struct sim_world *w)
 __attribute__((format(printf, 2, 0))) static void keep_line(struct sim_world *w, const char *fmt, va_list ap)
 {
     char text[512];
-    int n = snprintf(text, sizeof text, "%10.3f ", (double)w->now / 1e6);
+    int n = w->o->scenario ? 0 : snprintf(text, sizeof text, "%10.3f ", (double)w->now / 1e6);
     vsnprintf(text + n, sizeof text - (size_t)n, fmt, ap);
     if (w->o->trace)
         printf("%s\n", text);
@@ -188,10 +218,15 @@ __attribute__((format(printf, 2, 0))) static void keep_line(struct sim_world *w,
     *slot = strdup(text);
 }
 
+bool sim_tracing(const struct sim_world *w)
+{
+    return w->o->trace || sim_keep_trace;
+}
+
 void sim_trace(struct sim_world *w, const char *fmt, ...)
 {
     va_list ap;
-    if (!w->o->trace && !sim_keep_trace)
+    if (!sim_tracing(w))
         return;
     va_start(ap, fmt);
     keep_line(w, fmt, ap);
@@ -205,8 +240,10 @@ void sim_violation(struct sim_world *w, const char *check, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (w->violations++ < SIM_VIOLATIONS && !sim_keep_trace)
+    if (w->violations++ < SIM_VIOLATIONS && !sim_keep_trace) {
         printf("VIOLATION %s seed=%" PRIu64 " at %.3f s: %s\n", check, w->seed, (double)w->now / 1e6, text);
+        fflush(stdout); /* whoever waits for it need not wait for the other seeds */
+    }
     sim_trace(w, "VIOLATION %s: %s", check, text);
 }
 

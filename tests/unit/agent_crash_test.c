@@ -17,7 +17,7 @@
 /* One step of whatever is possible: odd numbers first sync, then execute, then finish. False: nothing moves. */
 static bool advance(struct agent_model *m)
 {
-    if (m->batch_count) {
+    if (m->journal.batch_count) {
         am_sync(m);
         return true;
     }
@@ -96,10 +96,10 @@ static void check_one_live(struct agent_model *m, int64_t generation, bool runni
     const struct am_container *c = am_find(m, "u");
     assert_true(c->exists);
     assert_int_equal(c->running, running);
-    assert_int_equal(m->durable.record_count, 1);
-    assert_int_equal(m->durable.records[0].generation, generation);
-    assert_int_equal(m->durable.records[0].intent.generation, 0);
-    assert_int_equal(m->durable.records[0].pid, running ? c->pid : 0);
+    assert_int_equal(m->journal.durable.record_count, 1);
+    assert_int_equal(m->journal.durable.records[0].generation, generation);
+    assert_int_equal(m->journal.durable.records[0].intent.generation, 0);
+    assert_int_equal(m->journal.durable.records[0].pid, running ? c->pid : 0);
 }
 
 static void create_happens_once_wherever_it_crashes(void **state)
@@ -159,8 +159,8 @@ static void remove_happens_once_wherever_it_crashes(void **state)
     for (int at = 0; run(send_create, send_remove, at, &m); at++) {
         assert_int_equal(am_calls(&m, "u", 2, HA_JOB_REMOVE), 1);
         assert_false(am_find(&m, "u")->exists);
-        assert_int_equal(m.durable.record_count, 0);
-        assert_int_equal(m.durable.tombstone_count, 1);
+        assert_int_equal(m.journal.durable.record_count, 0);
+        assert_int_equal(m.journal.durable.tombstone_count, 1);
         am_done(&m);
     }
     am_done(&m);
@@ -328,10 +328,10 @@ static void check_at_rest(struct agent_model *m, const struct wish *wishes)
         if (c->running)
             assert_int_equal(c->memory_bytes, w->memory_bytes);
     }
-    assert_int_equal(m->durable.record_count, live);
-    assert_int_equal(m->durable.report_count, 0);
-    for (size_t i = 0; i < m->durable.record_count; i++) {
-        const struct ha_record *r = &m->durable.records[i];
+    assert_int_equal(m->journal.durable.record_count, live);
+    assert_int_equal(m->journal.durable.report_count, 0);
+    for (size_t i = 0; i < m->journal.durable.record_count; i++) {
+        const struct ha_record *r = &m->journal.durable.records[i];
         const struct am_container *c = am_find(m, r->uid);
         assert_int_equal(r->intent.generation, 0);
         assert_int_equal(r->pid, c->running ? c->pid : 0);

@@ -1,8 +1,11 @@
 /* The agent's journal on disk: what is told durable survives kill -9, batches are whole, damage is noticed. */
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,12 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "io/loop.h"
+#include "shell/journal_files.h"
 #include "shell/journal_sqlite.h"
 
 struct world {
@@ -223,6 +229,37 @@ static void many_steps_are_told_by_the_last(void **state)
     assert_int_equal(w->image.meta[HA_META_SESSION], 500);
 }
 
+static atomic_int syncs; /* that have ended */
+
+/* SQLite's calls come here first. */
+int fdatasync(int fd)
+{
+    long rc = syscall(SYS_fdatasync, fd);
+    atomic_fetch_add(&syncs, 1);
+    return (int)rc;
+}
+
+int fsync(int fd)
+{
+    long rc = syscall(SYS_fsync, fd);
+    atomic_fetch_add(&syncs, 1);
+    return (int)rc;
+}
+
+/* A power cut leaves what the disk was made to keep, and no kill -9 shows the difference: so each step that is told durable must have been synced since. */
+static void durable_means_synced(void **state)
+{
+    struct world *w = *state;
+    open_journal(w);
+    for (int i = 1; i <= 50; i++) {
+        struct ha_write write = {.kind = HA_WRITE_META, .meta_key = HA_META_SESSION, .number = i};
+        int before = atomic_load(&syncs);
+        ha_sqlite_journal(w->j)->write(ha_sqlite_journal(w->j), (uint64_t)i, &write, 1);
+        wait_synced(w, (uint64_t)i);
+        assert_true(atomic_load(&syncs) > before);
+    }
+}
+
 /* Writes pairs (meta, record) for ever; prints the number of each that is durable. */
 static void child(const char *path, int out)
 {
@@ -291,13 +328,13 @@ static void damage_is_noticed_and_said(void **state)
     assert_int_equal(write(fd, noise, sizeof noise), sizeof noise);
     close(fd);
     expect_refusal(w, HP_ECORRUPT, "--quarantine-journal");
-    assert_int_equal(ha_sqlite_quarantine(w->path, aside, &e), 0);
+    assert_int_equal(ha_journal_quarantine(w->path, aside, &e), 0);
     assert_int_equal(access(aside, F_OK), 0);
     open_journal(w);
     assert_int_equal(w->image.record_count, 0);
     close_journal(w);
     assert_int_equal(unlink(w->path), 0);
-    assert_int_equal(ha_sqlite_quarantine(w->path, aside, &e), HP_ENOTFOUND);
+    assert_int_equal(ha_journal_quarantine(w->path, aside, &e), HP_ENOTFOUND);
 }
 
 static void damaged_pages_are_noticed(void **state)
@@ -325,6 +362,65 @@ static void damaged_pages_are_noticed(void **state)
     expect_refusal(w, HP_ECORRUPT, "--quarantine-journal");
 }
 
+static void sql(struct world *w, const char *text)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(w->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, text, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void write_sample(struct world *w, const char *uid)
+{
+    struct ha_record r = sample_record(uid, 1);
+    struct ha_write writes[] = {{.kind = HA_WRITE_META, .meta_key = HA_META_EPOCH, .number = 7},
+                                {.kind = HA_WRITE_CONTAINER, .record = &r}};
+    open_journal(w);
+    ha_sqlite_journal(w->j)->write(ha_sqlite_journal(w->j), 1, writes, 2);
+    close_journal(w);
+}
+
+static void a_row_that_changed_by_itself_is_noticed(void **state)
+{
+    struct world *w = *state;
+    write_sample(w, "u");
+    sql(w, "UPDATE containers SET pid = pid + 1");
+    expect_refusal(w, HP_ECORRUPT, "not what was written");
+    sql(w, "UPDATE containers SET pid = pid - 1; UPDATE meta SET value = 8 WHERE key = 1");
+    expect_refusal(w, HP_ECORRUPT, "--quarantine-journal");
+    sql(w, "UPDATE meta SET value = 7 WHERE key = 1");
+    open_journal(w);
+}
+
+/* Agents before the sums made tables without them, and write rows without them into tables that have them. */
+static void journals_of_earlier_agents_are_read(void **state)
+{
+    struct world *w = *state;
+    write_sample(w, "u");
+    sql(w,
+        "ALTER TABLE meta DROP COLUMN sum; ALTER TABLE containers DROP COLUMN sum; ALTER TABLE reports DROP COLUMN sum;"
+        "ALTER TABLE tombstones DROP COLUMN sum");
+    write_sample(w, "v");
+    sql(w, "UPDATE containers SET sum = NULL, pid = 99 WHERE uid = 'v'");
+    open_journal(w);
+    assert_int_equal(w->image.record_count, 2);
+    assert_int_equal(w->image.records[1].pid, 99);
+    assert_int_equal(w->image.meta[HA_META_EPOCH], 7);
+}
+
+/* Rows without a sum: a key of 64 bits was taken for the key that its lower half is, and so were numbers of columns. */
+static void a_number_is_not_its_lower_half(void **state)
+{
+    struct world *w = *state;
+    write_sample(w, "u");
+    sql(w, "INSERT INTO meta (key, value) VALUES ((1 << 40) + 1, 99)");
+    open_journal(w);
+    assert_int_equal(w->image.meta[HA_META_EPOCH], 7);
+    close_journal(w);
+    sql(w, "UPDATE containers SET sum = NULL, state = (1 << 40) + 3");
+    expect_refusal(w, HP_ECORRUPT, "column state");
+}
+
 static void a_second_agent_is_refused(void **state)
 {
     struct world *w = *state;
@@ -334,6 +430,35 @@ static void a_second_agent_is_refused(void **state)
     open_journal(w);
     assert_int_equal(ha_sqlite_open(&w->loop, w->path, &second, &image, &e), HP_EUNAVAILABLE);
     assert_non_null(strstr(e.message, "another agent"));
+}
+
+/* An agent that is killed while a child of it shares its descriptors leaves its lock to the child, which lives for a moment longer. */
+static void the_lock_of_a_dead_agent_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    int fds[2], never[2];
+    char byte;
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(pipe(never), 0);
+    pid_t agent = fork();
+    if (agent == 0) {
+        open_journal(w);
+        if (syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL) == 0) {
+            struct pollfd p = {.fd = never[0], .events = POLLIN};
+            if (write(fds[1], "x", 1) == 1)
+                poll(&p, 1, 200);
+            _exit(0);
+        }
+        pause();
+    }
+    assert_int_equal(read(fds[0], &byte, 1), 1);
+    kill(agent, SIGKILL);
+    assert_int_equal(waitpid(agent, NULL, 0), agent);
+    open_journal(w);
+    for (int i = 0; i < 2; i++) {
+        close(fds[i]);
+        close(never[i]);
+    }
 }
 
 static void a_later_schema_is_refused(void **state)
@@ -355,9 +480,18 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(everything_comes_back),      T(many_steps_are_told_by_the_last), T(kill_9_loses_nothing_that_was_told),
-        T(damage_is_noticed_and_said), T(damaged_pages_are_noticed),       T(a_second_agent_is_refused),
+        T(everything_comes_back),
+        T(many_steps_are_told_by_the_last),
+        T(kill_9_loses_nothing_that_was_told),
+        T(damage_is_noticed_and_said),
+        T(damaged_pages_are_noticed),
+        T(a_second_agent_is_refused),
+        T(a_row_that_changed_by_itself_is_noticed),
+        T(journals_of_earlier_agents_are_read),
+        T(a_number_is_not_its_lower_half),
+        T(the_lock_of_a_dead_agent_is_waited_for),
         T(a_later_schema_is_refused),
+        T(durable_means_synced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

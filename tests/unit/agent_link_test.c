@@ -50,7 +50,7 @@ static int setup(void **state)
     uv_timer_start(&w.tick, on_tick, 5, 5);
     fake_router_open(&w.a, &w.loop);
     fake_router_open(&w.b, &w.loop);
-    assert_int_equal(sim_fleet_init(&w.fleet, &w.loop, 3, &e), 0);
+    assert_int_equal(sim_fleet_init(&w.fleet, &w.loop, 3, NULL, &e), 0);
     w.fleet.create_ms = 4;
     w.fleet.cpu_millis = 1000;
     w.fleet.changed_cb = on_changed;
@@ -184,6 +184,22 @@ static void metrics_are_sent(void **state)
     WAIT_FOR(w, w->a.session_count > 0 && w->a.sessions[0].metrics >= 3);
 }
 
+/* Every frame of an idle agent wakes the router: it sent metrics every five seconds, and a heartbeat before each of them. */
+static void a_heartbeat_gives_way_to_metrics_but_not_for_long(void **state)
+{
+    const uint64_t never = UINT64_MAX;
+    (void)state;
+    assert_int_equal(ha_link_heartbeat_due(10000, 800, never, 0), 10700);     /* no metrics */
+    assert_int_equal(ha_link_heartbeat_due(10000, 800, 10800, 10000), 10900); /* they come in time */
+    assert_int_equal(ha_link_heartbeat_due(10000, 800, 10801, 10000), 10700); /* not in time */
+    assert_int_equal(ha_link_heartbeat_due(10000, 800, 10300, 0), 10400);     /* or earlier, and do not go out */
+    assert_int_equal(ha_link_heartbeat_due(10000, 800, 11600, 10800), 10900); /* asked for: on their way */
+    assert_int_equal(ha_link_heartbeat_due(10000, 800, 11600, 10500), 10700); /* asked for, and long since not there */
+    for (uint64_t asked = 10000; asked < 13000; asked += 50)
+        assert_true(ha_link_heartbeat_due(10000, 800, asked + 50, asked) <= 10900); /* asked for ever again */
+    assert_int_equal(ha_link_heartbeat_due(10800, 800, 11600, 10800), 11700);       /* sent: all anew */
+}
+
 static void garbage_from_the_router_ends_the_connection_only(void **state)
 {
     struct world *w = *state;
@@ -209,6 +225,7 @@ int main(void)
         T(heartbeats_and_metrics_keep_their_pace_and_silence_is_noticed),
         T(a_router_that_is_silent_from_the_welcome_on_is_given_up),
         T(metrics_are_sent),
+        cmocka_unit_test(a_heartbeat_gives_way_to_metrics_but_not_for_long),
         T(garbage_from_the_router_ends_the_connection_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,11 @@ static void map_keeps_values_and_order(void **state)
         snprintf(key, sizeof key, "k%d", i);
         assert_ptr_equal(hp_map_remove(&m, key), &values[i]);
         assert_null(hp_map_get(&m, key));
+        assert_null(hp_map_key(&m, key));
     }
+    snprintf(key, sizeof key, "k9");
+    assert_string_equal(hp_map_key(&m, key), "k9");
+    assert_ptr_not_equal(hp_map_key(&m, key), key);
     assert_null(hp_map_remove(&m, "k0"));
     int expected = 1;
     for (struct hp_map_node *n = hp_map_first(&m); n; n = hp_map_next(n), expected += 2) {

@@ -97,6 +97,44 @@ static void an_empty_list_is_an_empty_array(void **state)
     json_decref(doc);
 }
 
+static void a_description_has_what_is_set(void **state)
+{
+    Harpoon__V1__Container c = HARPOON__V1__CONTAINER__INIT;
+    Harpoon__V1__ContainerSpec spec = HARPOON__V1__CONTAINER_SPEC__INIT;
+    Harpoon__V1__Resources resources = HARPOON__V1__RESOURCES__INIT;
+    Harpoon__V1__ContainerStatus status = HARPOON__V1__CONTAINER_STATUS__INIT;
+    Google__Protobuf__Timestamp created = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+    char web[] = "web\x1b[2J", one[] = "10.0.0.2/22", two[] = "10.0.0.3/22", *addresses[] = {one, two};
+    c.name = web;
+    c.spec = &spec;
+    spec.resources = &resources;
+    resources.cpu_millis = 1500;
+    resources.memory_bytes = 96 << 20;
+    c.status = &status;
+    status.state = HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_RUNNING;
+    status.addresses = addresses;
+    status.n_addresses = 2;
+    c.create_time = &created;
+    created.seconds = 4102444800; /* in the year 2100 */
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    assert_non_null(f);
+    cli_describe(f, &c.base);
+    fclose(f);
+    assert_string_equal(text, "name:                   web [2J\n"
+                              "spec:\n"
+                              "  resources:\n"
+                              "    cpu:                1500m\n"
+                              "    memory:             96Mi\n"
+                              "status:\n"
+                              "  state:                RUNNING\n"
+                              "  addresses:            10.0.0.2/22\n"
+                              "                        10.0.0.3/22\n"
+                              "create time:            2100-01-01T00:00:00.000Z\n");
+    free(text);
+}
+
 static void times_are_utc_with_milliseconds(void **state)
 {
     char out[40];
@@ -162,6 +200,7 @@ int main(void)
         cmocka_unit_test(many_rows_are_kept_in_order),
         cmocka_unit_test(pages_become_one_document),
         cmocka_unit_test(an_empty_list_is_an_empty_array),
+        cmocka_unit_test(a_description_has_what_is_set),
         cmocka_unit_test(times_are_utc_with_milliseconds),
         cmocka_unit_test(every_code_has_its_exit_code),
         cmocka_unit_test(all_migrations_are_built_in),

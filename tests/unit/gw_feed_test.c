@@ -94,12 +94,12 @@ static void bounds(void **state)
 
 /* ---- Watches ---- */
 
-static struct gw_principal all = {.all_projects = true};
+static struct gw_principal all = {.all_projects = true, .refs = 1};
 
 static void watch_filters(void **state)
 {
     char *zoo[] = {(char[]){"zoo"}};
-    struct gw_principal limited = {.projects = zoo, .project_count = 1};
+    struct gw_principal limited = {.projects = zoo, .project_count = 1, .refs = 1};
     Harpoon__V1__EventFilter want = HARPOON__V1__EVENT_FILTER__INIT;
     struct gw_filter f;
     Harpoon__V1__Event *e = event(1);

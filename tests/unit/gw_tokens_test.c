@@ -10,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "grpc/status.h"
 #include "shell/config.h"
+#include "shell/tokens.h"
 
 #define DIGEST_A "sha256 = 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\n"
 #define DIGEST_B "sha256 = 0000000000000000000000000000000000000000000000000000000000000001\n"
@@ -19,12 +21,13 @@ static int load(const char *text, struct hp_error *e, size_t *ret_count)
 {
     char path[] = "/tmp/gw-tokens-XXXXXX";
     int fd = mkstemp(path);
+    struct hp_file_mark mark;
     struct gw_principals ps;
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), strlen(text));
     close(fd);
     gw_principals_init(&ps, 1);
-    int rc = gw_tokens_load(path, &ps, e);
+    int rc = gw_tokens_load(path, &mark, &ps, e);
     *ret_count = ps.by_digest.count;
     gw_principals_done(&ps);
     unlink(path);
@@ -66,10 +69,70 @@ static void bad_files(void **state)
            "another token");
     refuse("[token a]\njust words\n", ":2: not a section");
     struct hp_error e = {0};
+    struct hp_file_mark mark;
     struct gw_principals ps;
     gw_principals_init(&ps, 1);
-    assert_int_equal(gw_tokens_load("/nowhere/tokens", &ps, &e), HP_EIO);
+    assert_int_equal(gw_tokens_load("/nowhere/tokens", &mark, &ps, &e), HP_EIO);
     gw_principals_done(&ps);
+}
+
+static void write_tokens(const char *path, const char *text)
+{
+    char temporary[64];
+    snprintf(temporary, sizeof temporary, "%s.new", path);
+    FILE *f = fopen(temporary, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    assert_int_equal(rename(temporary, path), 0);
+}
+
+static const struct gw_principal *find(const struct gw_tokens *t)
+{
+    Google__Rpc__Status *status = NULL;
+    const struct gw_principal *p = gw_principals_find(&t->principals, "Bearer secret", &status);
+    hp_status_free(status);
+    return p;
+}
+
+/* Looks once a second; who is the same goes on, who is not is revoked and lives until nobody has it. */
+static void a_file_that_changes(void **state)
+{
+    char path[] = "/tmp/gw-tokens-XXXXXX";
+    struct gw_tokens t;
+    struct hp_error e = {0};
+    close(mkstemp(path));
+    write_tokens(path, "[token a]\n" DIGEST_A "projects = *\nrole = admin\n");
+    assert_int_equal(gw_tokens_init(&t, path, 1, &e), 0);
+    const struct gw_principal *a = gw_principal_ref(find(&t));
+    gw_tokens_refresh(&t, 10000);
+
+    write_tokens(path, "[token b]\n" DIGEST_B "projects = *\nrole = admin\n[token a]\n" DIGEST_A
+                       "projects = *\nrole = admin\n");
+    gw_tokens_refresh(&t, 10999);
+    assert_int_equal(t.principals.by_digest.count, 1);
+    gw_tokens_refresh(&t, 11000);
+    assert_int_equal(t.principals.by_digest.count, 2);
+    assert_ptr_equal(find(&t), a);
+    assert_false(a->revoked);
+
+    write_tokens(path, "[token a]\n" DIGEST_A "projects = *\nrole = boss\n");
+    gw_tokens_refresh(&t, 12000);
+    assert_ptr_equal(find(&t), a);
+
+    write_tokens(path, "[token a]\n" DIGEST_A "projects = zoo\nrole = admin\n");
+    gw_tokens_refresh(&t, 13000);
+    const struct gw_principal *limited = find(&t);
+    assert_ptr_not_equal(limited, a);
+    assert_false(limited->all_projects);
+    assert_true(a->revoked);
+    assert_string_equal(a->name, "a");
+    gw_principal_unref(a);
+
+    unlink(path);
+    gw_tokens_refresh(&t, 14000);
+    assert_ptr_equal(find(&t), limited);
+    gw_tokens_done(&t);
 }
 
 static void cross_checks(void **state)
@@ -102,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_files),
         cmocka_unit_test(bad_files),
+        cmocka_unit_test(a_file_that_changes),
         cmocka_unit_test(cross_checks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,17 +217,21 @@ static void a_region_is_declared_as_written_down(void **state)
     assert_text(d, "x-queue-type", "classic");
     assert_text(d, "x-overflow", "drop-head");
     assert_int_equal(argument(d, "x-max-length"), 1000);
+    d = declaration_of(&t, "dead.r1");
+    assert_text(d, "x-queue-type", "quorum");
+    d = declaration_of(&t, "leader.r1");
+    assert_int_equal(argument(d, "x-single-active-consumer"), 1);
+    assert_int_equal(argument(d, "x-delivery-limit"), -1);
+    for (int i = 0; i < t.count; i++)
+        assert_int_not_equal(t.objects[i].kind, HP_AMQP_QUEUE_STREAM); /* requests and reports do not depend on it */
+    assert_int_equal(hp_topology_events(&t, "r1", NULL), 0);
+    assert_int_equal(t.count, 1);
     d = declaration_of(&t, "events.r1");
     assert_true(d->durable);
     assert_text(d, "x-queue-type", "stream");
     assert_text(d, "x-max-age", "7D");
     assert_int_equal(argument(d, "x-max-length-bytes"), 20ll << 30);
     assert_int_equal(argument(d, "x-overflow"), -1); /* streams refuse it */
-    d = declaration_of(&t, "dead.r1");
-    assert_text(d, "x-queue-type", "quorum");
-    d = declaration_of(&t, "leader.r1");
-    assert_int_equal(argument(d, "x-single-active-consumer"), 1);
-    assert_int_equal(argument(d, "x-delivery-limit"), -1);
 }
 
 static void own_queues_end_with_their_connection(void **state)
@@ -253,7 +257,7 @@ static void urls_are_taken_apart(void **state)
     struct hp_amqp_login l;
     struct hp_amqp_options o = {.url = "amqp://user:p%40ss@[::1]:5673/my%2Fhost"};
     assert_int_equal(hp_amqp_login_init(&l, &o, NULL), 0);
-    assert_string_equal(l.address, "[::1]:5673");
+    assert_string_equal(hp_amqp_login_node(&l)->address, "[::1]:5673");
     assert_string_equal(l.user, "user");
     assert_string_equal(l.password, "p@ss");
     assert_string_equal(l.vhost, "my/host");
@@ -263,13 +267,48 @@ static void urls_are_taken_apart(void **state)
     hp_amqp_login_done(&l);
     o = (struct hp_amqp_options){.url = "amqps://broker", .ca_file = "ca", .cert_file = "cert", .key_file = "key"};
     assert_int_equal(hp_amqp_login_init(&l, &o, NULL), 0);
-    assert_string_equal(l.address, "broker:5671");
+    assert_string_equal(hp_amqp_login_node(&l)->address, "broker:5671");
     assert_string_equal(l.vhost, "/");
     assert_true(l.tls && l.external);
     hp_amqp_login_done(&l);
     o.url = "amqps://u:p@broker";
     assert_int_equal(hp_amqp_login_init(&l, &o, NULL), 0);
     assert_false(l.external);
+    hp_amqp_login_done(&l);
+}
+
+static void a_cluster_has_several_urls(void **state)
+{
+    struct hp_amqp_login l;
+    struct hp_error e = {0};
+    struct hp_amqp_options o = {.url = "amqp://u:p%2C@[::1]:5673/v , amqp://u:p%2C@b/v,amqp://u:p%2C@c:1/v"};
+    static const char *const addresses[] = {"[::1]:5673", "b:5672", "c:1", "[::1]:5673"};
+    assert_int_equal(hp_amqp_login_init(&l, &o, NULL), 0);
+    assert_string_equal(l.password, "p,");
+    for (int i = 0; i < 4; i++) {
+        assert_string_equal(hp_amqp_login_node(&l)->address, addresses[i]);
+        hp_amqp_login_turn(&l);
+    }
+    hp_amqp_login_done(&l);
+    static const char *const different[] = {"amqp://u:p@a/v,amqps://u:p@b/v", "amqp://u:p@a/v,amqp://w:p@b/v",
+                                            "amqp://u:p@a/v,amqp://u:secret@b/v", "amqp://u:p@a/v,amqp://u:p@b"};
+    for (size_t i = 0; i < 4; i++) {
+        o = (struct hp_amqp_options){.url = different[i], .ca_file = "ca"};
+        assert_int_equal(hp_amqp_login_init(&l, &o, &e), HP_EINVAL);
+        assert_non_null(strstr(e.message, "in common"));
+        assert_null(strstr(e.message, "secret"));
+        hp_amqp_login_done(&l);
+    }
+    o.url = "amqp://u:p@a/v,http://u:p@b/v";
+    assert_int_equal(hp_amqp_login_init(&l, &o, NULL), HP_EINVAL);
+    hp_amqp_login_done(&l);
+    o.url = " , ";
+    assert_int_equal(hp_amqp_login_init(&l, &o, NULL), HP_EINVAL);
+    hp_amqp_login_done(&l);
+    o.url =
+        "amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,amqp://a,"
+        "amqp://a,amqp://a,amqp://a,amqp://a,amqp://a";
+    assert_int_equal(hp_amqp_login_init(&l, &o, NULL), HP_ELIMIT);
     hp_amqp_login_done(&l);
 }
 
@@ -320,6 +359,7 @@ int main(void)
         T(a_region_is_declared_as_written_down),
         T(own_queues_end_with_their_connection),
         T(urls_are_taken_apart),
+        T(a_cluster_has_several_urls),
         T(a_tune_takes_the_smaller_of_both),
         T(the_way_to_log_in_must_be_offered),
     };

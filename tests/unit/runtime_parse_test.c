@@ -1,57 +1,33 @@
 /* What the container runtime reads and writes without touching the host: references, documents of images, config.json, cgroup mounts, metrics. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "runtime/rt_cgroup.h"
+#include "runtime/rt_devices.h"
 #include "runtime/rt_image.h"
+#include "runtime/rt_proc.h"
 #include "runtime/rt_spec.h"
+#include "runtime/rt_warm.h"
 #include "shell/rt_metrics.h"
 
 #define HEX64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-static void test_references(void **state)
-{
-    struct ha_image_ref r;
-    struct hp_error e = {0};
-    assert_int_equal(ha_image_ref_parse("oci:/srv/images:v1", &r, &e), 0);
-    assert_int_equal(r.kind, HA_IMAGE_OCI);
-    assert_string_equal(r.location, "/srv/images");
-    assert_string_equal(r.tag, "v1");
-    assert_int_equal(ha_image_ref_parse("oci:/srv/images@sha256:" HEX64, &r, &e), 0);
-    assert_string_equal(r.digest, "sha256:" HEX64);
-    assert_string_equal(r.tag, "");
-    assert_int_equal(ha_image_ref_parse("docker://localhost:5000/a/b:1.2", &r, &e), 0);
-    assert_string_equal(r.registry, "localhost:5000");
-    assert_string_equal(r.location, "localhost:5000/a/b");
-    assert_string_equal(r.tag, "1.2");
-    assert_int_equal(ha_image_ref_parse("docker://localhost:5000/a", &r, &e), 0);
-    assert_string_equal(r.tag, "latest");
-    assert_int_equal(ha_image_ref_parse("docker://h/a:t@sha256:" HEX64, &r, &e), 0); /* the digest decides */
-    assert_string_equal(r.tag, "");
-    static const char *const bad[] = {"",           "a",           "oci:x:y",          "docker://",
-                                      "docker://h", "docker://h/", "oci:/x@sha256:12", "docker://h/a\n:b"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_int_equal(ha_image_ref_parse(bad[i], &r, &e), HP_EINVAL);
-}
 
 static void test_digests(void **state)
 {
     char digest[HA_DIGEST_SIZE];
     ha_digest_of("abc", 3, digest); /* FIPS 180-4, example */
     assert_string_equal(digest, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    assert_true(ha_digest_valid(digest));
-    assert_false(ha_digest_valid("sha256:BA7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
-    assert_false(ha_digest_valid("sha512:" HEX64));
-    assert_false(ha_digest_valid("sha256:../../../../../../../../../../../../../../../../../etc/passwd"));
+    assert_true(hp_image_digest_valid(digest));
 }
 
 static int index_choose(const char *text, const char *tag, struct ha_blob *blob)
@@ -78,23 +54,6 @@ static void test_index(void **state)
                                   "\",\"size\":1},{\"digest\":\"sha256:" HEX64 "\",\"size\":1}]}",
                                   "", &blob),
                      HP_EINVAL);
-}
-
-static void test_signals(void **state)
-{
-    static const struct {
-        const char *text;
-        int number;
-    } good[] = {{"", SIGTERM}, {"SIGTERM", 15}, {"KILL", 9}, {"15", 15}, {"SIGRTMIN+3", -3}, {"USR1", SIGUSR1}};
-    struct hp_error e = {0};
-    int n;
-    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        assert_int_equal(ha_signal_number(good[i].text, &n, &e), 0);
-        assert_int_equal(n, good[i].number < 0 ? SIGRTMIN - good[i].number : good[i].number);
-    }
-    static const char *const bad[] = {"SIGNONE", "0", "-9", "9x", "99", "SIGRTMIN+999", "SIGRTMIN+", "sigterm"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_int_equal(ha_signal_number(bad[i], &n, &e), HP_EINVAL);
 }
 
 static const char v1_mounts[] = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
@@ -124,6 +83,37 @@ static void test_cgroup_modes(void **state)
     assert_int_equal(ha_cg_detect("1 1 0:1 / / rw - ext4 /dev/vda rw\n", &cg, &e), HP_EUNSUPPORTED);
 }
 
+static void test_own_cgroup(void **state)
+{
+    static const struct {
+        const char *text, *path;
+        bool v2;
+    } cases[] = {
+        {"12:memory:/a\n3:pids:/system.slice/harpoon.service\n0::/\n", "/cg/pids/system.slice/harpoon.service", false},
+        {"3:pids:/\n", "/cg/pids", false},
+        {"3:cpu,pids:/x\n0::/x\n", NULL, false},
+        {"3:pids:/../elsewhere\n", NULL, false},
+        {"3:pids:", NULL, false},
+        {"", NULL, false},
+        {"0::/init.scope\n", "/cg/init.scope", true},
+        {"1:name=systemd:/y\n0::/\n", "/cg", true},
+        {"3:pids:/a\n", NULL, true},
+        {"0::/..\n", NULL, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ha_cgroups cg = {.mode = cases[i].v2 ? HA_CG_V2 : HA_CG_HYBRID};
+        char path[256], expected[256];
+        struct hp_error e = {0};
+        strcpy(cg.mount[HA_CG_PIDS], cases[i].v2 ? "/cg" : "/cg/pids");
+        int rc = ha_warm_path(&cg, cases[i].text, path, sizeof path, &e);
+        assert_int_equal(rc, cases[i].path ? 0 : HP_ENOTFOUND);
+        if (rc)
+            continue;
+        snprintf(expected, sizeof expected, "%s/cgroup.procs", cases[i].path);
+        assert_string_equal(path, expected);
+    }
+}
+
 static void test_limits(void **state)
 {
     Harpoon__V1__Resources r = HARPOON__V1__RESOURCES__INIT;
@@ -138,6 +128,28 @@ static void test_limits(void **state)
     assert_int_equal(l.cpu_quota_us, 102400000);
     assert_int_equal(l.cpu_shares, 262144);
     assert_int_equal(l.cpu_weight, 10000);
+}
+
+static void test_devices(void **state)
+{
+    struct ha_disk d;
+    struct ha_link_counters l;
+    assert_true(ha_disk_line(" 254       0 vda 10 1 200 3 40 5 600 7 0 1234 9999 0 0 0 0\n", &d));
+    assert_string_equal(d.name, "vda");
+    assert_int_equal(d.read_bytes, 200 * 512);
+    assert_int_equal(d.write_bytes, 600 * 512);
+    assert_int_equal(d.busy_ms, 1234);
+    assert_false(ha_disk_line("", &d));
+    assert_false(ha_disk_line(" 254 0 vda 10 1\n", &d));
+    assert_true(ha_link_line("  eth0: 100 1 0 0 0 0 0 0 7000 8 0 0 0 0 0 0\n", &l));
+    assert_string_equal(l.name, "eth0");
+    assert_int_equal(l.rx_bytes, 100);
+    assert_int_equal(l.tx_bytes, 7000);
+    assert_false(ha_link_line("Inter-|   Receive\n", &l));
+    assert_int_equal(ha_device_use(0.25, 1), 2500);
+    assert_int_equal(ha_device_use(3, 2), 10000);
+    assert_int_equal(ha_device_use(-1, 2), 0);
+    assert_int_equal(ha_device_use(1, 0), 0);
 }
 
 static void test_kernel_texts(void **state)
@@ -217,10 +229,12 @@ static void test_users(void **state)
     drop_rootfs(dir, fd);
 }
 
+static unsigned data_device = 8;
+
 static json_t *config_of(Harpoon__V1__ContainerSpec *spec, const char *process, int expected)
 {
     struct ha_image image = {.process = json_loads(process, 0, NULL)};
-    struct ha_cgroups cg = {.parent = "/harpoon", .swap = true, .dev_major = 8};
+    struct ha_cgroups cg = {.parent = "/harpoon", .swap = true, .dev_major = data_device};
     struct ha_user user = {.uid = 1000, .gid = 1000, .home = "/home/x"};
     const char *volumes[] = {"/v/0", "/v/1"};
     const struct ha_spec_input in = {.uid = "u1",
@@ -243,6 +257,22 @@ static json_t *config_of(Harpoon__V1__ContainerSpec *spec, const char *process, 
 static const char *at(const json_t *object, const char *a, const char *b, size_t i)
 {
     return json_string_value(json_array_get(json_object_get(json_object_get(object, a), b), i));
+}
+
+/* Limits that nothing would keep are refused, not forgotten. */
+static void test_io_limits_need_a_device(void **state)
+{
+    Harpoon__V1__ContainerSpec spec = HARPOON__V1__CONTAINER_SPEC__INIT;
+    Harpoon__V1__Resources r = HARPOON__V1__RESOURCES__INIT;
+    r.cpu_millis = 100;
+    r.memory_bytes = 1 << 26;
+    spec.resources = &r;
+    data_device = 0;
+    json_decref(config_of(&spec, "{\"Entrypoint\":[\"/e\"]}", 0));
+    r.io_write_iops = 100;
+    assert_null(config_of(&spec, "{\"Entrypoint\":[\"/e\"]}", HP_EUNSUPPORTED));
+    data_device = 8;
+    json_decref(config_of(&spec, "{\"Entrypoint\":[\"/e\"]}", 0));
 }
 
 static void test_config(void **state)
@@ -280,12 +310,39 @@ static void test_config(void **state)
     assert_null(config_of(&spec, "{\"Cmd\":[\"c\"]}", HP_EINVAL));
 }
 
+/* The kernel gives pids out again: a process is its pid and the moment of its start. */
+static void test_reused_pids(void **state)
+{
+    int64_t ticks = ha_proc_start_ticks(getpid());
+    assert_true(ticks > 0);
+    int fd = ha_proc_open_exact(getpid(), ticks);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(ha_proc_open_exact(getpid(), ticks + 1), -ESRCH);
+    assert_int_equal(ha_proc_open_exact(getpid(), 0), -ESRCH);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(ha_proc_start_ticks(child), 0); /* it has ended, and only its parent has not looked yet */
+    assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_references),   cmocka_unit_test(test_digests),      cmocka_unit_test(test_index),
-        cmocka_unit_test(test_signals),      cmocka_unit_test(test_cgroup_modes), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_kernel_texts), cmocka_unit_test(test_users),        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_digests),
+        cmocka_unit_test(test_index),
+        cmocka_unit_test(test_cgroup_modes),
+        cmocka_unit_test(test_own_cgroup),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_kernel_texts),
+        cmocka_unit_test(test_users),
+        cmocka_unit_test(test_io_limits_need_a_device),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_reused_pids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

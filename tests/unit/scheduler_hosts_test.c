@@ -50,8 +50,6 @@ struct item {
 
 static void inventory(struct scw *w, const char *host, int64_t session, const struct item *items, size_t count)
 {
-    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
-    Harpoon__Internal__V1__Inventory inv = HARPOON__INTERNAL__V1__INVENTORY__INIT;
     Harpoon__Internal__V1__InventoryItem xs[8], *ps[8];
     Harpoon__V1__ContainerStatus ss[8];
     for (size_t i = 0; i < count; i++) {
@@ -65,17 +63,7 @@ static void inventory(struct scw *w, const char *host, int64_t session, const st
         xs[i].status = &ss[i];
         ps[i] = &xs[i];
     }
-    for (size_t i = w->command_count; i > 0 && !inv.request_id; i--)
-        if (!strcmp(w->commands[i - 1].host, host) && w->commands[i - 1].verb == 0)
-            inv.request_id = w->commands[i - 1].request_id;
-    assert_true(inv.request_id > 0); /* it was asked for */
-    inv.items = ps;
-    inv.n_items = count;
-    inv.last = true;
-    m.session = session;
-    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_INVENTORY;
-    m.inventory = &inv;
-    scw_report(w, host, &m);
+    scw_inventory(w, host, session, ps, count);
 }
 
 static int container_state(const struct scw *w, const char *name)
@@ -131,7 +119,61 @@ static void an_older_session_is_ignored(void **state)
     scw_detach(w, "h1", 4);
     scw_expect(w, "ack reports 6\n");
     scw_detach(w, "h1", 5);
-    scw_expect(w, "commit h1\n  9 host.detached h1 @h1\nack reports 7\npublish 9-9\n");
+    scw_expect(w, "commit h1\n  9 host.detached h1 @h1\nack reports 7\npublish 9-9\nannounce all\n");
+    scw_free(w);
+}
+
+/* A host that had lost its journal numbers its sessions by its clock; that was behind, and the host was ignored for ever. */
+static void a_host_that_forgot_its_session_may_come_back(void **state)
+{
+    char uid[27];
+    struct scw *w = one_container(uid);
+    scw_attach_digest(w, "h1", 5, 4000, 8192, 1, digest_of(uid, 1, 1, RUNNING));
+    scw_detach(w, "h1", 5);
+    scw_clear(w);
+    scw_attach(w, "h1", 3, 4000, 8192);
+    assert_non_null(strstr(w->trace, "host.attached h1"));
+    scw_clear(w);
+    scw_detach(w, "h1", 5);
+    assert_null(strstr(w->trace, "host.detached h1"));
+    scw_detach(w, "h1", 3);
+    assert_non_null(strstr(w->trace, "host.detached h1"));
+    scw_clear(w);
+    /* It was back while its last session still seemed to be in force: it is asked for when that one ends. */
+    scw_attach(w, "h1", 7, 4000, 8192);
+    scw_attach(w, "h1", 2, 4000, 8192);
+    assert_null(strstr(w->trace, "announce"));
+    scw_detach(w, "h1", 7);
+    assert_non_null(strstr(w->trace, "announce"));
+    scw_clear(w);
+    scw_attach(w, "h1", 2, 4000, 8192);
+    assert_non_null(strstr(w->trace, "host.attached h1"));
+    scw_clear(w);
+    scw_detach(w, "h1", 2);
+    assert_null(strstr(w->trace, "announce"));
+    scw_free(w);
+}
+
+/* The command that was to quarantine it got lost with the link, and the next attachment's digest did not tell: it stayed as it was, and its host took care of it. */
+static void a_stray_is_asked_for_again_after_another_attachment(void **state)
+{
+    static const char stranger[] = "00000000000000000000000009";
+    char uid[27];
+    struct scw *w = one_container(uid);
+    uint64_t digest = digest_of(uid, 1, 1, RUNNING);
+    const struct item items[] = {{uid, 1, RUNNING, false}, {stranger, 7, RUNNING, false}};
+    scw_attach(w, "h1", 2, 4000, 8192);
+    inventory(w, "h1", 2, items, 2);
+    inventory(w, "h1", 2, items, 2); /* with specs */
+    scw_detach(w, "h1", 2);
+    scw_clear(w);
+    scw_attach_digest(w, "h1", 3, 4000, 8192, 1, digest);
+    assert_non_null(strstr(w->trace, "command h1 INVENTORY"));
+    inventory(w, "h1", 3, items, 1); /* it is gone */
+    scw_detach(w, "h1", 3);
+    scw_clear(w);
+    scw_attach_digest(w, "h1", 4, 4000, 8192, 1, digest);
+    assert_null(strstr(w->trace, "INVENTORY"));
     scw_free(w);
 }
 
@@ -148,7 +190,8 @@ static void what_is_unknown_is_quarantined(void **state)
                   "  9 host.quarantine h1 @h1\n"
                   "ack reports 5\n"
                   "publish 9-9\n"
-                  "command h1 QUARANTINE x gen=7\n");
+                  "command h1 QUARANTINE x gen=7\n"
+                  "command h1 INVENTORY specs\n");
     scw_free(w);
 }
 
@@ -253,6 +296,27 @@ static void an_idle_region_writes_nothing(void **state)
     scw_free(w);
 }
 
+/* The scheduler died between a lost host's return and its inventory; the next one, to which the host was announced with nothing on it, left it LOST for ever. */
+static void a_lost_host_that_is_back_is_asked_by_the_next_reign(void **state)
+{
+    struct scw *w = scw_new(NULL);
+    scw_attach(w, "h1", 1, 4000, 8192);
+    scw_detach(w, "h1", 1);
+    scw_verb(w, 1, P(DECLARE_LOST), "h1", "");
+    scw_clear(w);
+    scw_attach_digest(w, "h1", 2, 4000, 8192, 0, 0);
+    assert_non_null(strstr(w->trace, "command h1 INVENTORY\n"));
+    scw_takeover(w);
+    scw_clear(w);
+    scw_attach_digest(w, "h1", 2, 4000, 8192, 0, 0);
+    assert_non_null(strstr(w->trace, "command h1 INVENTORY\n"));
+    scw_attach_digest(w, "h1", 2, 4000, 8192, 0, 0);
+    scw_clear(w);
+    inventory(w, "h1", 2, NULL, 0);
+    assert_non_null(strstr(w->trace, "host.ready h1"));
+    scw_free(w);
+}
+
 static void a_host_declared_lost_gives_up_its_containers(void **state)
 {
     char uid[27];
@@ -295,8 +359,33 @@ static void a_host_declared_lost_gives_up_its_containers(void **state)
                   "  33 host.ready h1 @h1\n"
                   "ack reports 13\n"
                   "publish 32-33\n"
-                  "command h1 REMOVE c1 gen=2\n"
-                  "command h1 QUARANTINE x gen=1\n");
+                  "command h1 REMOVE c1 gen=4\n"
+                  "command h1 QUARANTINE x gen=1\n"
+                  "command h1 INVENTORY specs\n");
+    /* The removal was lost on its way, or failed: the host is asked again until nothing is left over. */
+    const struct item left[] = {{uid, 1, RUNNING, false}};
+    const struct item over[] = {{uid, 2, 0, true}};
+    inventory(w, "h1", 2, left, 1); /* with specs */
+    for (int again = 0; again < 2; again++) {
+        scw_clear(w);
+        metrics(w, "er1", "h1", 2);
+        scw_advance(w, 20 * 1000);
+        metrics(w, "er1", "h1", 2);
+        assert_null(strstr(w->trace, "INVENTORY"));
+        scw_advance(w, 20 * 1000);
+        metrics(w, "er1", "h1", 2);
+        scw_advance(w, 20 * 1000);
+        assert_non_null(strstr(w->trace, "command h1 INVENTORY\n"));
+        scw_clear(w);
+        inventory(w, "h1", 2, again ? over : left, 1);
+        assert_true(again == !strstr(w->trace, "command h1 REMOVE c1 gen=4\n"));
+    }
+    scw_clear(w);
+    for (int i = 0; i < 20; i++) {
+        metrics(w, "er1", "h1", 2);
+        scw_advance(w, 10 * 1000);
+    }
+    assert_null(strstr(w->trace, "INVENTORY"));
     scw_verb(w, 9, P(DELETE), "c1", "");
     assert_int_equal(w->verdict_stage, 6);
     scw_free(w);
@@ -346,7 +435,8 @@ static void a_takeover_goes_on_where_the_last_reign_ended(void **state)
     /* The host's row, too: the last reign ended before it wrote the claim of c1, and at rest nobody would have written it ever again. */
     scw_expect(w, "publish 2-7\n"
                   "commit op=1:4 h1\n"
-                  "command h1 ENSURE c1 gen=1 cpu=1000\n");
+                  "command h1 ENSURE c1 gen=1 cpu=1000\n"
+                  "announce all\n");
     scw_create(w, 3, "c3", 1000, 1024);
     assert_int_equal(w->verdict_stage, 4);
     scw_advance(w, 1100);
@@ -384,6 +474,86 @@ static void a_refusal_of_an_earlier_reign_is_no_answer(void **state)
     x.epoch = w->epoch;
     scw_report(w, host, &m);
     assert_true(w->command_count > before); /* its own reign's counts: it goes elsewhere */
+    scw_free(w);
+}
+
+/* It was refused there, and is being made elsewhere: whatever the first host still says of it, it is not what the operation waits for. */
+static int64_t recorded_pid(struct scw *w)
+{
+    const struct scw_row *row = scw_find(&w->containers, "projects/p/regions/r1/containers/c1");
+    assert_non_null(row);
+    Harpoon__Internal__V1__ContainerRecord *m =
+        harpoon__internal__v1__container_record__unpack(NULL, row->body->len, row->body->bytes);
+    assert_non_null(m);
+    int64_t pid = m->container->status->pid;
+    harpoon__internal__v1__container_record__free_unpacked(m, NULL);
+    return pid;
+}
+
+/* Hosts number their reports; their clocks may jump. */
+static void an_overtaken_report_changes_nothing(void **state)
+{
+    struct scw *w = scw_new(NULL);
+    Harpoon__Internal__V1__Report m = HARPOON__INTERNAL__V1__REPORT__INIT;
+    Harpoon__Internal__V1__CommandResult result = HARPOON__INTERNAL__V1__COMMAND_RESULT__INIT;
+    Harpoon__Internal__V1__Observation o = HARPOON__INTERNAL__V1__OBSERVATION__INIT;
+    Harpoon__V1__ContainerStatus first = HARPOON__V1__CONTAINER_STATUS__INIT, second = first;
+    Google__Protobuf__Timestamp time = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+    scw_attach(w, "h1", 1, 4000, 8192);
+    scw_create(w, 1, "c1", 1000, 1024);
+    first.state = second.state = (Harpoon__V1__ContainerState)RUNNING;
+    first.pid = 100;
+    second.pid = 200;
+    m.session = 1;
+    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_RESULT;
+    m.result = &result;
+    result.report_id = 5;
+    result.uid = (char *)scw_uid(w, "c1");
+    result.generation = 1;
+    result.outcome = HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE;
+    result.status = &first;
+    scw_report(w, "h1", &m);
+    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_OBSERVATION;
+    m.observation = &o;
+    o.uid = result.uid;
+    o.generation = 1;
+    o.kind = (char *)"restarted";
+    o.time = &time;
+    o.status = &first;
+    o.report_id = 6;
+    time.seconds = 2000;
+    scw_report(w, "h1", &m);
+    o.report_id = 7;
+    o.status = &second;
+    time.seconds = 1000; /* the clock was set back */
+    scw_report(w, "h1", &m);
+    assert_int_equal(recorded_pid(w), 200);
+    m.body_case = HARPOON__INTERNAL__V1__REPORT__BODY_RESULT;
+    m.result = &result; /* sent again, for the command came again */
+    scw_report(w, "h1", &m);
+    assert_int_equal(recorded_pid(w), 200);
+    scw_takeover(w);
+    scw_report(w, "h1", &m);
+    assert_int_equal(recorded_pid(w), 200);
+    scw_free(w);
+}
+
+static void a_result_of_an_earlier_place_is_no_answer(void **state)
+{
+    struct scw *w = scw_new(NULL);
+    scw_attach(w, "h1", 1, 4000, 8192);
+    scw_create(w, 1, "c1", 1000, 1024);
+    scw_attach(w, "h2", 1, 4000, 8192);
+    char uid[27];
+    strcpy(uid, scw_uid(w, "c1"));
+    scw_result(w, "h1", uid, 1, HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_REFUSED, 0, "no room");
+    scw_clear(w);
+    scw_journalled(w, "h1", uid, 1);
+    scw_observe(w, "h1", uid, 1, RUNNING, "running");
+    scw_done(w, "h1", uid, 1);
+    scw_expect(w, "ack reports 5\nack reports 6\nack reports 7\n");
+    scw_done(w, "h2", uid, 1);
+    assert_int_equal(scw_find(&w->operations, "00000000000000000000000000000001")->stage, 6);
     scw_free(w);
 }
 
@@ -457,16 +627,21 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_equal_digest_asks_nothing),
         cmocka_unit_test(an_older_session_is_ignored),
+        cmocka_unit_test(a_host_that_forgot_its_session_may_come_back),
+        cmocka_unit_test(a_stray_is_asked_for_again_after_another_attachment),
         cmocka_unit_test(what_is_unknown_is_quarantined),
         cmocka_unit_test(what_is_missing_is_sent_again),
         cmocka_unit_test(a_lost_command_is_found_out),
         cmocka_unit_test(a_router_that_is_gone_detaches_its_hosts),
         cmocka_unit_test(silence_makes_suspect_then_unknown),
         cmocka_unit_test(an_idle_region_writes_nothing),
+        cmocka_unit_test(a_lost_host_that_is_back_is_asked_by_the_next_reign),
         cmocka_unit_test(a_host_declared_lost_gives_up_its_containers),
         cmocka_unit_test(cordon_and_drain),
         cmocka_unit_test(a_takeover_goes_on_where_the_last_reign_ended),
         cmocka_unit_test(a_refusal_of_an_earlier_reign_is_no_answer),
+        cmocka_unit_test(an_overtaken_report_changes_nothing),
+        cmocka_unit_test(a_result_of_an_earlier_place_is_no_answer),
         cmocka_unit_test(poison_is_told_apart),
         cmocka_unit_test(an_unknown_session_makes_its_router_announce),
         cmocka_unit_test(events_are_kept_for_so_many),

@@ -2,10 +2,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "harpoon/internal/v1/record.pb-c.h"
 #include "lib/sc_world.h"
 
 #define DONE HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_DONE
@@ -275,6 +277,20 @@ static void refused_goes_elsewhere(void **state)
     scw_free(w);
 }
 
+/* What the record says that a container claims; cpu_millis. */
+static int64_t claim_of(struct scw *w, const char *name)
+{
+    char full[256];
+    snprintf(full, sizeof full, "projects/p/regions/r1/containers/%s", name);
+    const struct sc_blob *body = scw_find(&w->containers, full)->body;
+    Harpoon__Internal__V1__ContainerRecord *m =
+        harpoon__internal__v1__container_record__unpack(NULL, body->len, body->bytes);
+    assert_non_null(m);
+    int64_t claim = m->claim ? m->claim->cpu_millis : 0;
+    harpoon__internal__v1__container_record__free_unpacked(m, NULL);
+    return claim;
+}
+
 static void a_failed_create_is_cleaned_up(void **state)
 {
     struct scw *w = one_host();
@@ -295,6 +311,7 @@ static void a_failed_create_is_cleaned_up(void **state)
     scw_clear(w);
     scw_done(w, "h1", uid, 3);
     assert_int_equal(scw_find(&w->operations, "00000000000000000000000000000003")->stage, 4);
+    assert_int_equal(claim_of(w, "c1"), 0);
     scw_verb(w, 4, START, "c1", "");
     assert_string_equal(w->verdict_reason, "CONTAINER_NOT_MADE");
     scw_verb(w, 5, DELETE, "c1", "");
@@ -355,7 +372,7 @@ static void changes_wait_for_one_another(void **state)
     scw_free(w);
 }
 
-/* A host runs a process that ended by itself only when told to restart: a start of such a container says so. */
+/* A host runs a process that ended by itself only when told to: a start of such a container says so, and that a process which runs again is left alone. */
 static void a_start_runs_what_has_ended(void **state)
 {
     char uid[27];
@@ -373,7 +390,7 @@ static void a_start_runs_what_has_ended(void **state)
                   "ack requests 7\n"
                   "verdict OK op=3 stage=4\n"
                   "publish 14-17\n"
-                  "command h1 ENSURE c1 gen=3 cpu=1000 restart=3\n");
+                  "command h1 ENSURE c1 gen=3 cpu=1000 start=3\n");
     scw_free(w);
 }
 

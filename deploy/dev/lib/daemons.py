@@ -3,6 +3,7 @@ import glob
 import hashlib
 import json
 import os
+import shlex
 
 import procs
 from broker import write
@@ -24,6 +25,7 @@ class Daemon:
         if "metrics" in self.ports:
             self.config["metrics"] = {"listen": self.address("metrics")}
         self.extra = []  # further arguments
+        self.runtime_log = None
 
     @property
     def program(self):
@@ -66,8 +68,17 @@ class Daemon:
             os.unlink(self.ready_file)
         env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/root"}
         env.update({k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")})
+        env.update(self.own_environment())
         record = procs.spawn(self.argv(build), self.log, env=env)
         self.state.record(self.name, record)
+
+    def own_environment(self):
+        """What a test has put into conf/NAME.env: lines of NAME=VALUE."""
+        try:
+            with open(self.state.path("conf", self.name + ".env")) as f:
+                return dict(line.rstrip("\n").split("=", 1) for line in f)
+        except FileNotFoundError:
+            return {}
 
     def wait_ready(self):
         record = self.state.process(self.name)
@@ -84,8 +95,8 @@ class Daemon:
 class Fleet:
     """All daemons of a stack's shape."""
 
-    def __init__(self, state, broker, database):
-        self.state, self.broker, self.database = state, broker, database
+    def __init__(self, state, cluster, database, links):
+        self.state, self.cluster, self.database, self.links = state, cluster, database, links
 
     @property
     def regions(self):
@@ -103,40 +114,48 @@ class Fleet:
                 every.append(self.simulator(region))
         return every
 
-    def broker_section(self):
-        return {"url": self.broker.url}
+    def broker_section(self, name):
+        return {"url": ", ".join(b.url_at(self.links.via(name, b.name, b.address("amqp"))) for b in self.cluster.nodes)}
 
-    def database_section(self, user):
-        return {"socket": self.database.socket, "user": user, "password": self.state.secret("mariadb-" + user), "name": DATABASE_NAME}
+    def database_section(self, name, user):
+        account = {"user": user, "password": self.state.secret("mariadb-" + user), "name": DATABASE_NAME}
+        if not self.links.on:
+            return {"socket": self.database.socket, **account}
+        host, port = self.links.via(name, "mariadb", self.database.address()).split(":")
+        return {"host": host, "port": port, **account}
 
     def tls_section(self, cert_and_key):
         return {"ca": self.state.pki.ca, "cert": cert_and_key[0], "key": cert_and_key[1]}
 
     def scheduler(self, name):
         d = Daemon(self.state, name, "scheduler", "", ["metrics"])
-        d.config["scheduler"] = {"name": name, "regions": ", ".join(self.regions)}
-        d.config["broker"] = self.broker_section()
-        d.config["database"] = self.database_section("scheduler")
+        # All hosts of a stack share one machine, which tests keep busy: their breakers would be open most of the time.
+        d.config["scheduler"] = {"name": name, "regions": ", ".join(self.regions), "breaker_cpu": 0, "breaker_memory": 0, "breaker_network": 0,
+                                 "breaker_memory_pressure": 0, "breaker_io_pressure": 0}
+        d.config["broker"] = self.broker_section(name)
+        d.config["database"] = self.database_section(name, "scheduler")
         return d
 
     def gateway(self, name):
         d = Daemon(self.state, name, "broker-gw", "", ["grpc", "h2c", "http", "metrics"])
         d.config["gateway"] = {"name": name, "regions": ", ".join(self.regions), "grpc_listen": d.address("grpc"),
                                "h2c_listen": d.address("h2c"), "http_listen": d.address("http"), "tokens_file": self.tokens_file()}
-        d.config["broker"] = self.broker_section()
-        d.config["database"] = self.database_section("gateway")
+        d.config["broker"] = self.broker_section(name)
+        d.config["database"] = self.database_section(name, "gateway")
         d.config["tls"] = self.tls_section(self.state.pki.server(name))
         return d
 
     def router(self, region, name):
         d = Daemon(self.state, name, "event-router", region, ["agents", "metrics"])
         d.config["router"] = {"name": name, "region": region, "listen": d.address("agents")}
-        d.config["broker"] = self.broker_section()
+        d.config["broker"] = self.broker_section(name)
         d.config["tls"] = self.tls_section(self.state.pki.server(name))
         return d
 
-    def routers_of(self, region):
-        return [self.state.address(f"{region}-router-{i + 1}.agents") for i in range(self.state.data["shape"]["routers"])]
+    def routers_of(self, region, source):
+        """Addresses of the region's routers, as `source` reaches them."""
+        names = [f"{region}-router-{i + 1}" for i in range(self.state.data["shape"]["routers"])]
+        return [self.links.via(source, n, self.state.address(n + ".agents")) for n in names]
 
     def agent(self, region, index):
         host = f"h{index + 1}"
@@ -145,8 +164,9 @@ class Fleet:
         d = Daemon(self.state, name, "host-agent", region, ["metrics"])
         d.config["agent"] = {
             "host": host, "region": region, "zone": f"{region}-{zone}", "rack": f"{region}-{zone}-1", "labels": "disk=ssd, kind=dev",
-            "routers": ", ".join(self.routers_of(region)), "state_dir": self.state.path("hosts", name), "run_dir": self.state.path("r", name),
-            "bridge": self.bridge(name), "subnet": self.state.subnet(name), "runtime": "auto", "cgroup_parent": self.cgroup(name),
+            "routers": ", ".join(self.routers_of(region, name)), "state_dir": self.state.path("hosts", name), "run_dir": self.state.path("r", name),
+            "breaker_memory": 0, "breaker_memory_pressure": 0, "breaker_io_pressure": 0,
+            "bridge": self.bridge(name), "subnet": self.state.subnet(name), "runtime": self.runtime(d), "cgroup_parent": self.cgroup(name),
         }
         d.config["tls"] = self.tls_section(self.state.pki.host(region, host))
         for directory in ("state_dir", "run_dir"):
@@ -162,9 +182,28 @@ class Fleet:
 
     def simulator(self, region):
         d = Daemon(self.state, f"{region}-sim", "fleet-sim", region, [])
-        d.extra = ["--routers", ",".join(self.routers_of(region)), "--region", region, "--hosts", str(self.state.data["shape"]["sim_hosts"]),
+        d.extra = ["--routers", ",".join(self.routers_of(region, d.name)), "--region", region, "--hosts", str(self.state.data["shape"]["sim_hosts"]),
                    "--prefix", "sim-", "--ca", self.state.pki.ca, "--ca-key", self.state.pki.ca_key]
+        if self.state.data["options"].get("runtime_log"):
+            d.runtime_log = self.truth(d.name)
+            d.extra += ["--runtime-log", d.runtime_log, "--runtime-state", self.state.path("truth", d.name + ".json"),
+                        "--journals", self.state.path("truth", d.name + "-journals")]
         return d
+
+    def truth(self, name):
+        """Where the runtime of a host, or of a simulated fleet, writes down what it did."""
+        os.makedirs(self.state.path("truth"), mode=0o700, exist_ok=True)
+        return self.state.path("truth", name + ".jsonl")
+
+    def runtime(self, d):
+        """With --runtime-log: a script that writes down every call and makes it."""
+        if not self.state.data["options"].get("runtime_log"):
+            return "auto"
+        d.runtime_log = self.truth(d.name)
+        script = self.state.path("truth", d.name + "-runtime")
+        program = os.path.join(self.state.data["build"], "tests/lib/oci-runtime-log")
+        write(script, f"#!/bin/sh\nexec {shlex.quote(program)} --log {shlex.quote(d.runtime_log)} --host {shlex.quote(d.name)} -- auto \"$@\"\n", 0o700)
+        return script
 
     def tokens_file(self):
         lines = ["; Written by deploy/dev/stack."]
@@ -173,7 +212,9 @@ class Fleet:
             lines += [f"[token {name}]", f"sha256 = {digest}", f"projects = {projects}", f"role = {role}"]
         path = self.state.path("conf", "tokens.ini")
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write(path, "\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        if not os.path.exists(path) or open(path, encoding="utf-8").read() != text:  # gateways read it anew when it is written
+            write(path, text)
         return path
 
     def start(self, build, only=None):

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 
+import disks
 import procs
 from broker import write
 from procs import Failure
@@ -26,6 +27,21 @@ class Database:
     def socket(self):
         return self.file("sock")
 
+    @property
+    def small(self):
+        return self.state.data["disks"].get("db")
+
+    @property
+    def disk(self):
+        """What is on a small disk when one is asked for."""
+        return self.file("data")
+
+    def log_size(self):
+        return ["--innodb-log-file-size=" + ("4M" if self.small else "64M")]
+
+    def address(self):
+        return self.state.address("mariadb.sql")
+
     def program(self, name):
         found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
         if not found:
@@ -34,11 +50,16 @@ class Database:
 
     def prepare(self):
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
-        if not os.path.exists(self.file("installed")):
+        os.makedirs(self.file("tmp"), exist_ok=True)  # its own: a server that starts removes what looks like its temporary tables
+        empty = not os.path.exists(self.file("installed"))
+        if empty:
             shutil.rmtree(self.file("data"), ignore_errors=True)
+        if self.small:
+            empty = disks.mount(self.disk, self.small) or empty
+        if empty:
             done = subprocess.run(
                 [self.program("mariadb-install-db"), "--no-defaults", f"--datadir={self.file('data')}", "--user=root", "--skip-test-db",
-                 "--auth-root-authentication-method=socket"], capture_output=True, text=True, check=False)
+                 "--auth-root-authentication-method=socket", *self.log_size()], env={**os.environ, "TMPDIR": self.file("tmp")}, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise Failure(f"mariadb-install-db failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
             write(self.file("installed"), "")
@@ -60,8 +81,8 @@ class Database:
         record = procs.spawn(
             [self.program("mariadbd"), "--no-defaults", "--user=root", f"--datadir={self.file('data')}", f"--socket={self.socket}",
              f"--port={self.state.port('mariadb.sql')}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--pid-file={marker}",
-             f"--log-error={self.log}", f"--init-file={self.file('init.sql')}", "--innodb-buffer-pool-size=128M",
-             "--innodb-log-file-size=64M", "--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--performance-schema=OFF",
+             f"--log-error={self.log}", f"--init-file={self.file('init.sql')}", f"--tmpdir={self.file('tmp')}", "--innodb-buffer-pool-size=128M",
+             *self.log_size(), "--innodb-flush-log-at-trx-commit=1", "--skip-log-bin", "--performance-schema=OFF",
              "--max-connections=200", "--max-allowed-packet=64M"], self.log)
         self.state.record("mariadb", record)
         procs.wait_for("MariaDB", record, self.log, self.answers, START_SECONDS)

@@ -50,8 +50,9 @@ class Authority:
         os.unlink(extensions)
         return cert, key
 
-    def server(self, name):
-        return self.issue(name, "DNS:localhost,IP:127.0.0.1", "serverAuth,clientAuth", "localhost")
+    def server(self, name, address="127.0.0.1"):
+        other = "" if address == "127.0.0.1" else f",IP:{address}"
+        return self.issue(name, "DNS:localhost,IP:127.0.0.1" + other, "serverAuth,clientAuth", "localhost")
 
     def host(self, region, host):
         return self.issue(f"{region}-{host}", f"URI:harpoon://regions/{region}/hosts/{host}", "clientAuth", host)

@@ -44,7 +44,7 @@ class State:
             with open(self.file) as f:
                 self.data = json.load(f)
         else:
-            self.data = {"id": secrets.token_hex(2), "shape": {}, "ports": {}, "subnets": {}, "secrets": {}, "processes": {}}
+            self.data = {"id": secrets.token_hex(2), "shape": {}, "options": {}, "disks": {}, "ports": {}, "subnets": {}, "secrets": {}, "processes": {}}
             self.save()
         return self
 

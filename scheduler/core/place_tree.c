@@ -1,0 +1,207 @@
+#include "core/place_tree.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+void sc_trees_init(struct sc_trees *t)
+{
+    *t = (struct sc_trees){.spare_forks = SC_TREE_NONE};
+}
+
+void sc_trees_done(struct sc_trees *t)
+{
+    free(t->leaves);
+    free(t->forks);
+    sc_trees_init(t);
+}
+
+int sc_trees_reserve(struct sc_trees *t, uint32_t slots)
+{
+    assert(slots < SC_TREE_LEAF / 2);
+    if (slots <= t->room)
+        return 0;
+    uint32_t room = t->room ? t->room : 64;
+    while (room < slots)
+        room *= 2;
+    struct sc_leaf *leaves = realloc(t->leaves, room * sizeof *leaves);
+    if (!leaves)
+        return HP_ENOMEM;
+    t->leaves = leaves;
+    struct sc_fork *forks = realloc(t->forks, room * sizeof *forks);
+    if (!forks)
+        return HP_ENOMEM;
+    t->forks = forks;
+    for (uint32_t i = t->room; i < room; i++)
+        leaves[i] = (struct sc_leaf){.parent = SC_TREE_NONE, .tree = SC_TREE_NONE};
+    t->room = room;
+    return 0;
+}
+
+static uint64_t key_of(const struct sc_trees *t, uint32_t slot)
+{
+    return (uint64_t)t->leaves[slot].skew << 32 | slot;
+}
+
+static void leaf_peak(const struct sc_leaf *l, uint32_t slot, struct sc_peak *ret)
+{
+    ret->p = l->p;
+    ret->q = l->q;
+    ret->slot_p = ret->slot_q = slot;
+    memcpy(ret->room, l->room, sizeof ret->room);
+}
+
+void sc_tree_peak(const struct sc_trees *t, uint32_t ref, struct sc_peak *ret)
+{
+    assert(ref != SC_TREE_NONE);
+    if (ref & SC_TREE_LEAF)
+        leaf_peak(&t->leaves[ref & ~SC_TREE_LEAF], ref & ~SC_TREE_LEAF, ret);
+    else
+        *ret = t->forks[ref].peak;
+}
+
+static void merge(struct sc_peak *a, const struct sc_peak *b)
+{
+    if (b->p > a->p || (b->p == a->p && b->slot_p < a->slot_p)) {
+        a->p = b->p;
+        a->slot_p = b->slot_p;
+    }
+    if (b->q > a->q || (b->q == a->q && b->slot_q < a->slot_q)) {
+        a->q = b->q;
+        a->slot_q = b->slot_q;
+    }
+    for (int i = 0; i < SC_ROOMS; i++)
+        if (b->room[i] > a->room[i])
+            a->room[i] = b->room[i];
+}
+
+/* From a fork upward, as far as anything changes. */
+static void raise_peaks(struct sc_trees *t, uint32_t ref)
+{
+    while (ref != SC_TREE_NONE) {
+        struct sc_fork *f = &t->forks[ref];
+        struct sc_peak peak, other;
+        sc_tree_peak(t, f->child[0], &peak);
+        sc_tree_peak(t, f->child[1], &other);
+        merge(&peak, &other);
+        if (!memcmp(&peak, &f->peak, sizeof peak))
+            return;
+        f->peak = peak;
+        ref = f->parent;
+    }
+}
+
+static void set_parent(struct sc_trees *t, uint32_t ref, uint32_t parent)
+{
+    if (ref & SC_TREE_LEAF)
+        t->leaves[ref & ~SC_TREE_LEAF].parent = parent;
+    else
+        t->forks[ref].parent = parent;
+}
+
+/* Puts `fresh` where `old` was below `parent`. */
+static void relink(struct sc_trees *t, uint32_t *root, uint32_t parent, uint32_t old, uint32_t fresh)
+{
+    if (parent == SC_TREE_NONE) {
+        assert(*root == old);
+        *root = fresh;
+    } else {
+        struct sc_fork *f = &t->forks[parent];
+        assert(f->child[0] == old || f->child[1] == old);
+        f->child[f->child[1] == old] = fresh;
+    }
+    set_parent(t, fresh, parent);
+}
+
+static uint32_t fork_new(struct sc_trees *t)
+{
+    uint32_t ref = t->spare_forks;
+    if (ref == SC_TREE_NONE) {
+        assert(t->fork_count < t->room);
+        return t->fork_count++;
+    }
+    t->spare_forks = t->forks[ref].child[0];
+    return ref;
+}
+
+void sc_tree_insert(struct sc_trees *t, uint32_t *root, uint32_t slot)
+{
+    assert(slot < t->room && t->leaves[slot].parent == SC_TREE_NONE);
+    uint64_t key = key_of(t, slot);
+    uint32_t ref = *root, parent = SC_TREE_NONE, leaf = slot | SC_TREE_LEAF;
+    if (ref == SC_TREE_NONE) {
+        *root = leaf;
+        return;
+    }
+    while (!(ref & SC_TREE_LEAF))
+        ref = t->forks[ref].child[key >> t->forks[ref].bit & 1];
+    uint64_t differs = key ^ key_of(t, ref & ~SC_TREE_LEAF);
+    assert(differs);
+    uint32_t bit = 63u - (uint32_t)__builtin_clzll(differs);
+    for (ref = *root; !(ref & SC_TREE_LEAF) && t->forks[ref].bit > bit;) {
+        parent = ref;
+        ref = t->forks[ref].child[key >> t->forks[ref].bit & 1];
+    }
+    uint32_t fresh = fork_new(t), side = key >> bit & 1;
+    struct sc_fork *f = &t->forks[fresh];
+    *f = (struct sc_fork){.bit = bit};
+    relink(t, root, parent, ref, fresh);
+    f->child[side] = leaf;
+    f->child[!side] = ref;
+    set_parent(t, leaf, fresh);
+    set_parent(t, ref, fresh);
+    sc_tree_peak(t, ref, &f->peak);
+    struct sc_peak own;
+    leaf_peak(&t->leaves[slot], slot, &own);
+    merge(&f->peak, &own);
+    raise_peaks(t, parent);
+}
+
+void sc_tree_remove(struct sc_trees *t, uint32_t *root, uint32_t slot)
+{
+    uint32_t parent = t->leaves[slot].parent, leaf = slot | SC_TREE_LEAF;
+    t->leaves[slot].parent = SC_TREE_NONE;
+    if (parent == SC_TREE_NONE) {
+        assert(*root == leaf);
+        *root = SC_TREE_NONE;
+        return;
+    }
+    struct sc_fork *f = &t->forks[parent];
+    assert(f->child[0] == leaf || f->child[1] == leaf);
+    uint32_t above = f->parent;
+    relink(t, root, above, parent, f->child[f->child[0] == leaf]);
+    f->child[0] = t->spare_forks;
+    t->spare_forks = parent;
+    raise_peaks(t, above);
+}
+
+void sc_tree_change(struct sc_trees *t, uint32_t *root, uint32_t slot, const struct sc_leaf *fresh)
+{
+    struct sc_leaf *l = &t->leaves[slot];
+    uint32_t parent = l->parent;
+    uint64_t moves = (uint64_t)(l->skew ^ fresh->skew) << 32;
+    /* Every fork above tells its children apart by a bit at or above its parent's: below that the key may change in place. */
+    bool stays = parent == SC_TREE_NONE || !(moves >> t->forks[parent].bit);
+    if (!stays)
+        sc_tree_remove(t, root, slot);
+    uint32_t tree = l->tree, at = l->parent;
+    *l = *fresh;
+    l->tree = tree;
+    l->parent = at;
+    if (stays)
+        raise_peaks(t, parent);
+    else
+        sc_tree_insert(t, root, slot);
+}
+
+void sc_tree_check(const struct sc_trees *t, uint32_t slot)
+{
+    uint64_t key = key_of(t, slot);
+    uint32_t ref = slot | SC_TREE_LEAF, bit = 0;
+    for (uint32_t up = t->leaves[slot].parent; up != SC_TREE_NONE; ref = up, up = t->forks[up].parent) {
+        const struct sc_fork *f = &t->forks[up];
+        assert(f->child[key >> f->bit & 1] == ref);
+        assert(ref == (slot | SC_TREE_LEAF) || f->bit > bit);
+        bit = f->bit;
+    }
+}
