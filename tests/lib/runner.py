@@ -38,6 +38,7 @@ FUZZ_RUNS = {"admission": 4000, "agent_core": 10000, "agent_frames": 80000, "amq
              "grpc_texts": 150000, "image": 150000, "journal": 4000, "json": 250000, "layer": 15000, "names": 30000, "router_core": 7000, "scheduler": 5000}
 FUZZ_RUNS_OTHERS = 10000
 FUZZ_SECONDS_MAX = 90
+REASON_MAX = 500
 BUILDS = {  # directory: (environment, meson options)
     "build": ({"CC": "gcc"}, ["--buildtype=release", "-Ddebug=true"]),
     "build-asan": ({"CC": "clang"}, ["--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"]),
@@ -64,12 +65,22 @@ class Tally:
         self.passed += count
 
     def bad(self, name, text=""):
-        self.failed.append(name)
+        self.failed.append(f"{name}: {reason(text)}")
         print(f"FAILED {name}\n{text}", flush=True)
 
     def skip(self, name, why):
         self.skipped.append(name)
         print(f"skipped {name}: {why}", flush=True)
+
+
+def reason(text):
+    """The line of a failed test's output that says most, for the list at the end: what stands there is read when the log is cut."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    for pattern in (r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error: ", r"\[ +ERROR +\] --- (?!Test failed)|: error: Failure!", r"^\w*(Error|Exception)\b.*: ", r"(?i)\berror\b|\bassert"):
+        found = [line for line in lines if re.search(pattern, line)]
+        if found:
+            return " | ".join(dict.fromkeys((found[0], found[-1])))[:REASON_MAX]
+    return (lines[-1] if lines else "no word of why")[:REASON_MAX]
 
 
 def say(text):
@@ -149,8 +160,7 @@ def meson_tests(tally, directory, suite, env=None, timeout_multiplier=1, each=No
                 tally.skip(name, output.strip().splitlines()[-1] if output.strip() else "the program says so")
             elif test["result"] not in ("OK", "EXPECTEDFAIL"):
                 tally.passed += passed if failed else 0
-                for _ in range(max(failed, 1) - 1):
-                    tally.failed.append(name)
+                tally.failed += [f"{name}: another of its cases"] * (max(failed, 1) - 1)
                 tally.bad(name, f"{test['result']}\n{output[-12000:]}")
             else:
                 tally.ok(passed)
