@@ -83,6 +83,29 @@ def reason(text):
     return (lines[-1] if lines else "no word of why")[:REASON_MAX]
 
 
+class Machine:
+    """What the machine gave while a suite ran: when a test missed a deadline, this tells whether it was the test's doing. Seconds since the last look, as parts of the time that passed."""
+
+    def __init__(self):
+        self.at = self.look()
+
+    @staticmethod
+    def look():
+        """(seconds, processor seconds taken by other machines, seconds in which everything that could run waited for the disk)"""
+        stolen, waited = 0.0, 0.0
+        with open("/proc/stat", encoding="ascii") as f:
+            stolen = int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+        if os.path.exists("/proc/pressure/io"):
+            with open("/proc/pressure/io", encoding="ascii") as f:
+                waited = int(re.search(r"full .*total=(\d+)", f.read())[1]) / 1e6
+        return time.monotonic(), stolen, waited
+
+    def since(self):
+        before, self.at = self.at, self.look()
+        passed, stolen, waited = (now - then for now, then in zip(self.at, before))
+        return f"stolen {stolen / max(passed, 1) / os.cpu_count():.1%}, disk awaited {waited / max(passed, 1):.1%}"
+
+
 def say(text):
     print(f"== {text}", flush=True)
 
@@ -408,10 +431,11 @@ def main():
     tally = Tally()
     began = time.monotonic()
     spent = []
+    machine = Machine()
     for suite in chosen:
         start = time.monotonic()
         globals()[suite](tally, args)
-        spent.append(f"{suite} {time.monotonic() - start:.0f} s")
+        spent.append(f"{suite} {time.monotonic() - start:.0f} s ({machine.since()})")
     say(f"{', '.join(spent)}; together {time.monotonic() - began:.0f} s")
     for name in tally.failed:
         print(f"FAILED {name}")
