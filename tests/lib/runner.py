@@ -7,8 +7,8 @@
     e2e      tests/e2e/*_test.py: whole stacks, real containers, clients from elsewhere
     chaos    tests/e2e/chaos_*_test.py: the same with things killed in the middle; the short form of tests/chaos/run (HARPOON_SEED=N: with that seed).
              tests/e2e/chaos_faults_test.py fails a few calls of each daemon; its --all fails every one (--help)
-    fuzz     each target of tests/fuzz over its committed corpus, then over new input: so many as FUZZ_RUNS says, made from --fuzz-seed N (1), the same on every machine for the same code,
-             but for amqp, connect and journal, in which threads, time and chance have a part.
+    fuzz     each target of tests/fuzz over its committed corpus, then over new input for a minute, or as many as FUZZ_RUNS says: made from --fuzz-seed N (1), the same in the same order on every machine for the same
+             code, but for amqp, connect and journal, in which threads, time and chance have a part.
              --fuzz-seconds N: whatever N seconds give, guided by comparisons too; 0: the corpus alone. Targets run side by side, one a core; -k WORD chooses targets. An input that fails is left in
              tests/fuzz/corpus/NAME: commit it with what mends it
     bench    every benchmark, small (tests/bench/run --smoke): that each does what it says, not how fast anything is
@@ -34,10 +34,10 @@ SUITES = ["lint", "unit", "sim", "io", "e2e", "chaos", "fuzz", "bench", "console
 JOBS = os.cpu_count() or 2
 TEST_SECONDS = 900  # one file of end-to-end tests
 # New input of one fuzz target: a quarter of a minute to one and a half. A slower one stops early.
-FUZZ_RUNS = {"admission": 4000, "agent_core": 10000, "agent_frames": 80000, "amqp": 20000, "codec": 1000000, "config": 200000, "connect": 8000, "grpc_client": 80000, "grpc_server": 150000,
-             "grpc_texts": 150000, "image": 150000, "journal": 4000, "json": 250000, "layer": 15000, "names": 30000, "router_core": 7000, "scheduler": 5000}
+FUZZ_RUNS = {"admission": 6500, "agent_core": 70000, "agent_frames": 480000, "amqp": 100000, "codec": 2700000, "config": 1000000, "connect": 17000, "grpc_client": 450000, "grpc_server": 370000,
+             "grpc_texts": 340000, "image": 360000, "journal": 12000, "json": 700000, "layer": 35000, "names": 45000, "router_core": 13000, "scheduler": 11000}
 FUZZ_RUNS_OTHERS = 10000
-FUZZ_SECONDS_MAX = 90
+FUZZ_SECONDS_MAX = 60
 REASON_MAX = 500
 BUILDS = {  # directory: (environment, meson options)
     "build": ({"CC": "gcc"}, ["--buildtype=release", "-Ddebug=true"]),
