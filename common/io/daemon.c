@@ -18,12 +18,10 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#ifdef HP_HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
 
 #include "base/log.h"
 #include "io/metrics.h"
+#include "io/notify.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, SETS_MAX = 64, LAST_TURNS_MAX = 1000 };
 
@@ -62,6 +60,7 @@ struct hp_daemon {
     json_t *ready; /* what the ready file will hold */
     void *state;   /* the daemon's, from start */
     bool ready_written, stopping, stopped;
+    bool unheard; /* systemd could not be told something */
     int exit_code;
 };
 
@@ -201,13 +200,14 @@ static int load(struct hp_daemon *d, struct hp_error *e)
 
 /* ---- Readiness ---- */
 
-static void tell_systemd(const char *state)
+/* The work goes on when nobody hears: systemd draws its own conclusion from silence. */
+static void tell_systemd(struct hp_daemon *d, const char *state)
 {
-#ifdef HP_HAVE_SYSTEMD
-    sd_notify(0, state);
-#else
-    (void)state;
-#endif
+    struct hp_error e = {0};
+    if (hp_notify(state, &e) && !d->unheard) {
+        hp_warn("systemd cannot be told, which is said once", HP_S("state", state), HP_S("error", e.message));
+        d->unheard = true;
+    }
 }
 
 /* Whole or not at all: a reader never sees half a file, and a crash leaves none of an earlier life behind. */
@@ -245,30 +245,24 @@ void hp_daemon_ready(struct hp_daemon *d)
         return;
     }
     d->ready_written = true;
-    tell_systemd("READY=1");
+    tell_systemd(d, "READY=1");
     hp_info("ready", HP_S("version", HP_VERSION), HP_I("pid", getpid()));
 }
 
-#ifdef HP_HAVE_SYSTEMD
 static void feed_watchdog(uv_timer_t *t)
 {
     struct hp_daemon *d = t->data;
     if (d->stopping || !d->spec->alive || d->spec->alive(d, d->state))
-        tell_systemd("WATCHDOG=1");
+        tell_systemd(d, "WATCHDOG=1");
 }
-#endif
 
 static void start_watchdog(struct hp_daemon *d)
 {
-#ifdef HP_HAVE_SYSTEMD
     uint64_t usec = 0;
-    if (sd_watchdog_enabled(0, &usec) > 0 && usec >= 4000) {
+    if (hp_notify_watchdog(&usec) && usec >= 4000) {
         uv_timer_start(&d->watchdog, feed_watchdog, 0, usec / 4000);
         uv_unref((uv_handle_t *)&d->watchdog);
     }
-#else
-    (void)d;
-#endif
 }
 
 /* ---- The end ---- */
@@ -278,7 +272,7 @@ static void begin_stop(struct hp_daemon *d)
     if (d->stopping)
         return;
     d->stopping = true;
-    tell_systemd("STOPPING=1");
+    tell_systemd(d, "STOPPING=1");
     if (d->options.ready_file && d->ready_written)
         unlink(d->options.ready_file);
     if (d->spec->stop)
