@@ -27,7 +27,6 @@ struct unsent {
 };
 
 static const struct hp_stream_events no_events;
-static _Thread_local uint8_t read_chunk[HP_STREAM_CHUNK];
 
 int hp_stream_uv_code(int status)
 {
@@ -226,9 +225,9 @@ void hp_stream_overdue(struct hp_stream *s)
 
 static void lend_chunk(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-    (void)handle;
+    struct hp_stream *s = handle->data;
     (void)suggested;
-    *buf = uv_buf_init((char *)read_chunk, sizeof read_chunk);
+    *buf = uv_buf_init((char *)s->hub->chunk, sizeof s->hub->chunk);
 }
 
 void hp_stream_deliver(struct hp_stream *s, const uint8_t *data, size_t len)

@@ -5,7 +5,9 @@
  * writes of a turn leave together, and no callback runs inside a function of stream.h. All deadlines hang on one timer.
  */
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/stream_private.h"
 
@@ -22,9 +24,10 @@ struct hp_hub *hp_hub_get(uv_loop_t *loop)
             return h;
         }
     }
-    struct hp_hub *h = calloc(1, sizeof *h);
+    struct hp_hub *h = malloc(sizeof *h);
     if (!h)
         return NULL;
+    memset(h, 0, offsetof(struct hp_hub, chunk));
     h->loop = loop;
     h->refs = 1;
     uv_prepare_init(loop, &h->turn); /* these two never fail */

@@ -8,7 +8,7 @@
 #include "io/stream.h"
 
 enum {
-    HP_STREAM_CHUNK = 64 * 1024,      /* bytes read from a socket at a time, into one buffer per thread */
+    HP_STREAM_CHUNK = 64 * 1024,      /* bytes read from a socket at a time, into one buffer per loop */
     HP_STREAM_OUT_MAX = 64 * 1024,    /* ciphertext collected before it is handed to the kernel */
     HP_STREAM_RECORD = 16 * 1024,     /* largest TLS plaintext record */
     HP_STREAM_LISTEN_BACKLOG = 4096,  /* cut to net.core.somaxconn by the kernel */
@@ -94,6 +94,9 @@ struct hp_hub {
     uint8_t *out; /* ciphertext of the stream being served; empty between two streams */
     size_t out_len, out_cap;
     bool out_failed; /* no memory: the stream cannot go on */
+    /* Not cleared, so that only what is used becomes resident. Not thread-local, because then every thread of the process has a cleared copy. */
+    uint8_t chunk[HP_STREAM_CHUNK];  /* what was read last */
+    uint8_t plain[HP_STREAM_RECORD]; /* what was decrypted last */
 };
 
 /* stream_hub.c */

@@ -16,7 +16,6 @@
 #include "io/tls.h"
 
 static BIO_METHOD *link_method;
-static _Thread_local uint8_t plain[HP_STREAM_RECORD];
 
 /* ---- The BIO between OpenSSL and the hub's buffers ---- */
 
@@ -350,7 +349,7 @@ static void decrypt(struct hp_stream *s)
     struct hp_error e;
     while (s->state == HP_STREAM_OPEN && !s->paused && !s->close_asked) {
         ERR_clear_error();
-        int n = SSL_read(s->ssl, plain, sizeof plain);
+        int n = SSL_read(s->ssl, s->hub->plain, sizeof s->hub->plain);
         int why = n > 0 ? SSL_ERROR_NONE : SSL_get_error(s->ssl, n);
         if (n <= 0 && why != SSL_ERROR_WANT_READ && why != SSL_ERROR_ZERO_RETURN)
             describe(s, "TLS read", &e);
@@ -358,7 +357,7 @@ static void decrypt(struct hp_stream *s)
         if (s->state != HP_STREAM_OPEN)
             return;
         if (n > 0) {
-            hp_stream_deliver(s, plain, (size_t)n);
+            hp_stream_deliver(s, s->hub->plain, (size_t)n);
         } else if (why == SSL_ERROR_WANT_READ) {
             return;
         } else {
