@@ -12,7 +12,8 @@ struct ha_pool {
     pthread_cond_t changed;
     struct ha_work *head, **tail;
     size_t queued, queue_max;
-    unsigned threads;
+    unsigned threads, threads_max; /* started, and how many there may be */
+    unsigned busy;                 /* of the started ones: with work */
     bool ending;
     pthread_t thread[THREADS_MAX];
 };
@@ -31,12 +32,27 @@ static void *worker(void *p)
         if (!pool->head)
             pool->tail = &pool->head;
         pool->queued--;
+        pool->busy++;
         pthread_mutex_unlock(&pool->lock);
         work->run(work);
         pthread_mutex_lock(&pool->lock);
+        pool->busy--;
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
+}
+
+/* Signals are for the loop thread; a closed pipe is an error code here. */
+static int start_thread(struct ha_pool *pool)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int err = pthread_create(&pool->thread[pool->threads], NULL, worker, pool);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (err == 0)
+        pool->threads++;
+    return err;
 }
 
 int ha_pool_new(unsigned threads, size_t queue_max, struct ha_pool **ret, struct hp_error *e)
@@ -50,14 +66,8 @@ int ha_pool_new(unsigned threads, size_t queue_max, struct ha_pool **ret, struct
     pthread_cond_init(&pool->changed, NULL);
     pool->tail = &pool->head;
     pool->queue_max = queue_max;
-    /* Signals are for the loop thread; a closed pipe is an error code here. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = 0;
-    while (pool->threads < threads && (err = pthread_create(&pool->thread[pool->threads], NULL, worker, pool)) == 0)
-        pool->threads++;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pool->threads_max = threads;
+    int err = start_thread(pool);
     if (err) {
         ha_pool_free(pool);
         return hp_fail_errno(e, HP_ENOMEM, err, "start worker threads");
@@ -75,6 +85,9 @@ int ha_pool_submit(struct ha_pool *pool, struct ha_work *work)
         *pool->tail = work;
         pool->tail = &work->next;
         pool->queued++;
+        /* That there is no memory for one more is no failure: the work waits for those that there are. */
+        if (pool->queued > pool->threads - pool->busy && pool->threads < pool->threads_max && !pool->ending)
+            (void)start_thread(pool);
         pthread_cond_signal(&pool->changed);
     }
     pthread_mutex_unlock(&pool->lock);

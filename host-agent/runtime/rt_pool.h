@@ -14,6 +14,7 @@ struct ha_work {
 
 struct ha_pool;
 
+/* Up to `threads` of them: one now, each other when work comes and none is idle. An idle agent so has no stacks of threads that it does not need. */
 int ha_pool_new(unsigned threads, size_t queue_max, struct ha_pool **ret, struct hp_error *e) HP_MUST_CHECK;
 /* Any thread. HP_ELIMIT when queue_max works wait already. */
 int ha_pool_submit(struct ha_pool *pool, struct ha_work *work) HP_MUST_CHECK;
