@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/map.h"
+#include "base/memory.h"
 #include "io/loop.h"
 #include "io/tls.h"
 #include "shell/agent.h"
@@ -26,6 +27,7 @@ typedef Harpoon__Internal__V1__AgentHello__LabelsEntry label_pb;
 
 enum {
     STATS_MS = 5000,
+    SETTLE_AFTER = 3,       /* times of those without a command, or a change of the link */
     IMAGES_TELL = 3,        /* samples with the images after they have changed: one may be lost on the way */
     IMAGES_TELL_EVERY = 60, /* and one in so many in any case */
     JOURNAL_RESERVE_BYTES = 8 << 20,
@@ -47,7 +49,8 @@ struct ha_host {
     bool sampling;       /* a sample is under way */
     struct hp_load load; /* of the machine, as the agent judges it */
     struct hp_load_limits load_limits;
-    bool no_room; /* the disk is as good as full */
+    bool no_room;   /* the disk is as good as full */
+    unsigned quiet; /* how often STATS_MS have passed since the last command, up to SETTLE_AFTER */
     struct ha_storage_class classes[HP_STORAGE_CLASSES_MAX];
     size_t class_count;
     Harpoon__V1__StorageClass storage[HP_STORAGE_CLASSES_MAX], *storage_at[HP_STORAGE_CLASSES_MAX];
@@ -292,9 +295,8 @@ static void set_stats(struct ha_host *h)
 }
 
 /* Less room on the disk than is kept back: what would need some is refused before it is begun, while there is enough to write that down. */
-static void look_for_room(void *user)
+static void look_for_room(struct ha_host *h)
 {
-    struct ha_host *h = user;
     const struct ha_config *c = h->config;
     char why[256];
     struct statvfs fs;
@@ -326,17 +328,27 @@ static const char *look_for_storage(void *user, const Harpoon__Internal__V1__Com
     return h->no_storage.message;
 }
 
+static void before_command(void *user)
+{
+    struct ha_host *h = user;
+    h->quiet = 0;
+    look_for_room(h);
+}
+
 static void on_stats_due(struct ha_timer *t)
 {
     struct ha_host *h = (struct ha_host *)((char *)t - offsetof(struct ha_host, stats_timer));
     look_for_room(h);
     set_stats(h);
+    if (h->quiet < SETTLE_AFTER && ++h->quiet == SETTLE_AFTER)
+        hp_memory_settle();
     ha_timer_set(h->env.timers, &h->stats_timer, hp_now_ms() + STATS_MS);
 }
 
 static void on_link(void *user, bool up)
 {
     struct ha_host *h = user;
+    h->quiet = 0;
     if (up)
         hp_info("attached to a router", HP_S("host", h->config->host));
     else
@@ -520,7 +532,7 @@ static int start_agent(struct ha_host *h, struct ha_image *image, struct hp_erro
         .on_metrics_due = on_metrics_due,
         .on_failed = on_failed,
         .on_link = on_link,
-        .before_command = look_for_room,
+        .before_command = before_command,
         .storage_lacks = look_for_storage,
         .cancel_jobs = cancel_jobs,
         .user = h};

@@ -1,5 +1,6 @@
 /* The file at the start of the agent: is it a journal, whole, of a version that we know; then all of it is read. */
 #include <assert.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -273,9 +274,17 @@ void ha_sqlite_close_db(struct ha_sqlite *j)
     sqlite3_close(j->db);
 }
 
+/* SQLite would make a cache of 20 pages for each file at once; ours needs a few. Where SQLite is in use already, as in tests, it stays as it is. */
+static void keep_small(void)
+{
+    (void)sqlite3_config(SQLITE_CONFIG_PAGECACHE, NULL, 0, 0);
+}
+
 /* After kill -9 a child that shares our descriptors may live on for some milliseconds, and with it the lock of the dead agent: that is waited for. */
 int ha_sqlite_open_db(struct ha_sqlite *j, struct ha_image *image, struct hp_error *e)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, keep_small);
     int rc = sqlite3_open_v2(j->path, &j->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK)
         return ha_sqlite_fail(j, rc, "opening", e);
@@ -302,5 +311,6 @@ int ha_sqlite_open_db(struct ha_sqlite *j, struct ha_image *image, struct hp_err
         rc = load(j, image, e);
     if (!rc)
         rc = make_durable(j, e);
+    (void)sqlite3_db_release_memory(j->db); /* pages that were read at the start only */
     return rc;
 }
