@@ -122,8 +122,11 @@ static void refused_create(struct sc_region *r, struct sc_container *c, struct s
     struct sc_host *h = c->host;
     *op->host = '\0';
     sc_container_assign(r, c, NULL);
-    /* Commands come more than once: a repeat that the host would take must find a tombstone, for the container will be elsewhere. */
-    sc_dispatch_remove(r, h, c, op->generation + 1);
+    /* Commands come more than once: a repeat that the host would take must find a tombstone, for the container will be elsewhere.
+     * And it may come back to this host, which takes what is later than the tombstone. */
+    sc_container_bump(r, c);
+    sc_dispatch_remove(r, h, c, c->generation);
+    sc_container_renumber(r, c);
     sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_PENDING, text);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);
     sc_place(r, c, op, "creating");

@@ -252,7 +252,7 @@ static void refused_goes_elsewhere(void **state)
     scw_clear(w);
     const char *uid = scw_uid(w, "c1");
     scw_result(w, "h1", uid, 1, REFUSED, 0, "no room");
-    scw_expect(w, "commit op=1:4 c1:1\n"
+    scw_expect(w, "commit op=1:4 c1:3\n"
                   "  7 operation.recorded c1 op=1\n"
                   "  8 operation.placed c1 op=1 @h2\n"
                   "  9 container.creating c1 op=1 @h2\n"
@@ -260,18 +260,18 @@ static void refused_goes_elsewhere(void **state)
                   "ack reports 4\n"
                   "publish 7-10\n"
                   "command h1 REMOVE c1 gen=2\n"
-                  "command h2 ENSURE c1 gen=1 cpu=1000\n");
-    scw_result(w, "h2", uid, 1, REFUSED, 0, "no room either");
-    scw_expect(w, "commit op=1:2 c1:1\n"
+                  "command h2 ENSURE c1 gen=3 cpu=1000\n");
+    scw_result(w, "h2", uid, 3, REFUSED, 0, "no room either");
+    scw_expect(w, "commit op=1:2 c1:5\n"
                   "  11 operation.recorded c1 op=1\n"
                   "  12 container.pending c1 op=1\n"
                   "ack reports 5\n"
                   "publish 11-12\n"
-                  "command h2 REMOVE c1 gen=2\n");
+                  "command h2 REMOVE c1 gen=4\n");
     scw_takeover(w); /* who refused is remembered in the record */
     scw_clear(w);
     scw_attach(w, "h3", 1, 4000, 8192);
-    scw_done(w, "h3", uid, 1);
+    scw_done(w, "h3", uid, 5);
     assert_string_equal(w->commands[w->command_count - 1].host, "h3");
     assert_int_equal(scw_find(&w->operations, "00000000000000000000000000000001")->stage, 6);
     scw_free(w);

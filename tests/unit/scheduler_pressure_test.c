@@ -228,6 +228,15 @@ static void refuse(struct scw *w, const char *host, const char *name, int64_t ge
     scw_report(w, host, &m);
 }
 
+/* Of the last command of this verb to the host. */
+static int64_t asked(const struct scw *w, const char *host, int verb)
+{
+    for (size_t i = w->command_count; i-- > 0;)
+        if (w->commands[i].verb == verb && !strcmp(w->commands[i].host, host))
+            return w->commands[i].generation;
+    return 0;
+}
+
 static void a_refusal_for_load_passes_with_the_load(void **state)
 {
     struct scw *w = one_host();
@@ -247,13 +256,33 @@ static void a_refusal_for_load_passes_with_the_load(void **state)
     scw_free(w);
 }
 
+/* What it refused has left a tombstone there, so that no late repeat makes it: the host takes only what is later. */
+static void a_create_comes_back_above_its_tombstone(void **state)
+{
+    struct scw *w = one_host();
+    scw_create(w, 1, "c1", 100, 64);
+    refuse(w, "h1", "c1", 1, "cpu");
+    int64_t tombstone = asked(w, "h1", HARPOON__INTERNAL__V1__COMMAND_VERB__COMMAND_VERB_REMOVE);
+    assert_true(tombstone > 1);
+    samples(w, "h1", 0, 20);
+    sample(w, "h1", 0, NULL);
+    expect_host(w, "c1", "h1");
+    int64_t again = asked(w, "h1", HARPOON__INTERNAL__V1__COMMAND_VERB__COMMAND_VERB_ENSURE);
+    assert_true(again > tombstone);
+    scw_done(w, "h1", scw_uid(w, "c1"), tombstone); /* that the tombstone is there is not that the container is */
+    assert_int_not_equal(scw_find(&w->operations, "00000000000000000000000000000001")->stage, 6);
+    scw_done(w, "h1", scw_uid(w, "c1"), again);
+    assert_int_equal(scw_find(&w->operations, "00000000000000000000000000000001")->stage, 6);
+    scw_free(w);
+}
+
 static void a_refusal_for_load_never_fails_the_create(void **state)
 {
     struct scw *w = one_host();
     scw_create(w, 1, "c1", 100, 64);
     for (int i = 0; i < 40; i++) {
         expect_host(w, "c1", "h1");
-        refuse(w, "h1", "c1", 1 + w->commands[w->command_count - 1].generation - 1, "cpu");
+        refuse(w, "h1", "c1", w->commands[w->command_count - 1].generation, "cpu");
         expect_host(w, "c1", "");
         samples(w, "h1", 0, 20);
         sample(w, "h1", 0, NULL);
@@ -349,6 +378,7 @@ int main(void)
         cmocka_unit_test(an_open_breaker_outlives_the_reign),
         cmocka_unit_test(what_the_host_says_of_itself_counts_at_once),
         cmocka_unit_test(a_refusal_for_load_passes_with_the_load),
+        cmocka_unit_test(a_create_comes_back_above_its_tombstone),
         cmocka_unit_test(a_refusal_for_load_never_fails_the_create),
         cmocka_unit_test(a_whole_overloaded_region_fails_no_create),
         cmocka_unit_test(other_refusals_exclude_for_good),
