@@ -190,6 +190,7 @@ int ha_core_new(const struct ha_core_options *o, struct ha_image *image, struct 
     core->reports_tail = &core->reports;
     hp_map_init(&core->containers, HA_CONTAINERS_MAX * 2, o->seed); /* quarantined ones come on top */
     hp_map_init(&core->tombstones, HA_TOMBSTONES_MAX + 1, o->seed);
+    hp_map_init(&core->refusals, HA_REFUSALS_MAX, o->seed);
     int rc = load(core, image, e);
     ha_image_done(image);
     if (rc) {
@@ -225,8 +226,11 @@ void ha_core_free(struct ha_core *core)
         ha_container_free(n->value);
     for (struct hp_map_node *n = hp_map_first(&core->tombstones); n; n = hp_map_next(n))
         free(n->value);
+    for (struct hp_map_node *n = hp_map_first(&core->refusals); n; n = hp_map_next(n))
+        free(n->value);
     hp_map_done(&core->containers);
     hp_map_done(&core->tombstones);
+    hp_map_done(&core->refusals);
     free(core);
 }
 

@@ -88,6 +88,13 @@ struct ha_grave { /* a tombstone */
     uint64_t known_hash;
 };
 
+enum { HA_REFUSALS_MAX = 1024 };
+
+/* A create that this agent has not taken, in this life of it: a late repeat is not taken either, for the scheduler looks for another host as soon as it hears. Its removal follows, and leaves a tombstone. */
+struct ha_refusal {
+    int64_t generation, epoch;
+};
+
 struct ha_report {
     struct ha_report_row row;
     uint64_t seq; /* sendable when the journal has this */
@@ -112,6 +119,7 @@ struct ha_core {
     const char *no_storage;   /* of the command in hand: why not, if it is for a new container; NULL: it may */
     struct hp_map containers; /* uid → struct ha_container */
     struct hp_map tombstones; /* uid → struct ha_grave; the oldest first */
+    struct hp_map refusals;   /* uid → struct ha_refusal; the oldest first */
     struct ha_report *reports, **reports_tail; /* by id, ascending */
     int32_t report_count, in_flight;
     struct ha_page *pages, *pages_last; /* wait for the journal, for this link */

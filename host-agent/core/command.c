@@ -247,6 +247,41 @@ static bool make_room_for_tombstone(struct ha_core *core)
     return false;
 }
 
+static void forget_refusal(struct ha_core *core, const char *uid)
+{
+    free(hp_map_remove(&core->refusals, uid));
+}
+
+static void remember_refusal(struct ha_core *core, const command_pb *cmd)
+{
+    struct ha_refusal *x = malloc(sizeof *x);
+    forget_refusal(core, cmd->uid);
+    if (core->refusals.count == HA_REFUSALS_MAX) { /* the oldest: a repeat is late by seconds, not by so many creates */
+        struct hp_map_node *n = hp_map_first(&core->refusals);
+        free(n->value);
+        hp_map_remove(&core->refusals, n->key);
+    }
+    if (!x || hp_map_put(&core->refusals, cmd->uid, x, NULL)) {
+        free(x);
+        core->out_of_memory = true;
+        return;
+    }
+    *x = (struct ha_refusal){cmd->generation, cmd->epoch};
+}
+
+/* True: it was answered. The next reign does not go by answers to the one before: it asks anew, and what it asks is decided anew. */
+static bool was_refused(struct ha_core *core, const command_pb *cmd)
+{
+    char text[128];
+    const struct ha_refusal *x = hp_map_get(&core->refusals, cmd->uid);
+    if (!x || cmd->generation > x->generation || cmd->epoch > x->epoch)
+        return false;
+    snprintf(text, sizeof text, "generation %lld was refused before: only a later one is taken",
+             (long long)x->generation);
+    refuse(core, cmd, HP_ECONFLICT, text);
+    return true;
+}
+
 /* A command for a uid that is not here. */
 static void command_for_absent(struct ha_core *core, const command_pb *cmd)
 {
@@ -265,7 +300,12 @@ static void command_for_absent(struct ha_core *core, const command_pb *cmd)
             ha_change_entomb(core, NULL, cmd->uid, cmd->generation, cmd->operation_id, cmd->epoch);
         else
             refuse(core, cmd, HP_ELIMIT, "too many removals wait for their confirmation");
-    } else if (admit(core, NULL, cmd)) {
+    } else if (was_refused(core, cmd)) {
+        return;
+    } else if (!admit(core, NULL, cmd)) {
+        remember_refusal(core, cmd);
+    } else {
+        forget_refusal(core, cmd->uid);
         struct ha_container *c = ha_container_add(core, cmd->uid, cmd->container);
         if (c)
             ha_change_begin(core, c, cmd);

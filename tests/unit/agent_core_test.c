@@ -264,10 +264,38 @@ static void memory_beyond_the_host_is_refused(void **state)
     am_expect(m, "send result v g1 op1 refused code=8\nsend journalled u g1 op1\njob create u g1 start\n"
                  "send result u g1 op1 done running pid=100\n");
     am_ensure(m, "u", 2, "a", 101 * MIB);
-    am_ensure(m, "v", 1, "a", 40 * MIB);
+    am_ensure(m, "v", 2, "a", 40 * MIB);
     am_settle(m);
-    am_expect(m, "send result u g2 op2 refused code=8\nsend journalled v g1 op1\njob create v g1 start\n"
-                 "send result v g1 op1 done running pid=101\n");
+    am_expect(m, "send result u g2 op2 refused code=8\nsend journalled v g2 op2\njob create v g2 start\n"
+                 "send result v g2 op2 done running pid=101\n");
+}
+
+/* Commands come more than once. By the time that a repeat comes there may be room, and the container elsewhere. */
+static void a_repeat_of_what_was_refused_is_refused(void **state)
+{
+    struct agent_model *m = *state;
+    am_crash(m);
+    m->memory_max = 100 * MIB;
+    am_boot(m);
+    am_link(m, true);
+    am_ensure(m, "u", 1, "a", 60 * MIB);
+    am_ensure(m, "v", 3, "a", 60 * MIB);
+    am_settle(m);
+    am_expect(m, "send result v g3 op3 refused code=8\nsend journalled u g1 op1\njob create u g1 start\n"
+                 "send result u g1 op1 done running pid=100\n");
+    am_remove(m, "u", 2);
+    am_settle(m);
+    am_expect(m, "send journalled u g2 op2\njob remove u g2\nsend result u g2 op2 done deleted\n");
+    am_ensure(m, "v", 3, "a", 60 * MIB);
+    am_ensure(m, "v", 2, "a", 60 * MIB);
+    am_settle(m);
+    am_expect(m, "send result v g3 op3 refused code=9\nsend result v g2 op2 refused code=9\n");
+    struct am_ensure e; /* of the next reign, which does not believe what was said to the one before, and asks anew */
+    am_ensure_init(&e, "v", 3, "a");
+    e.cmd.epoch = 2;
+    am_command(m, &e.cmd);
+    am_settle(m);
+    am_expect(m, "send journalled v g3 op3\njob create v g3 start\nsend result v g3 op3 done running pid=101\n");
 }
 
 static void malformed_commands_are_refused(void **state)
@@ -310,6 +338,7 @@ int main(void)
         T(commands_during_a_job_wait_and_the_latest_wins),
         T(a_removal_that_waited_for_a_create_follows_it),
         T(memory_beyond_the_host_is_refused),
+        T(a_repeat_of_what_was_refused_is_refused),
         T(malformed_commands_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,10 +58,10 @@ static void what_is_not_offered_is_refused(void **state)
 {
     ask("a", 1, MODE(MACVLAN));
     assert_true(was("a", 1, " refused code=3"));
-    ask("a", 1, 7);
-    assert_true(was("a", 1, " refused code=3"));
-    ask("a", 1, MODE(NONE));
-    assert_true(was("a", 1, " done"));
+    ask("a", 2, 7);
+    assert_true(was("a", 2, " refused code=3"));
+    ask("a", 3, MODE(NONE));
+    assert_true(was("a", 3, " done"));
     ask("b", 1, MODE(UNSPECIFIED));
     assert_true(was("b", 1, " done"));
 }
