@@ -169,7 +169,7 @@ void sc_settle_failed(struct sc_region *r, struct sc_container *c, int64_t gener
     }
     if (c->flight == SC_WANT_ENSURE && generation >= sc_open(c)->flight_generation)
         flight_over(r, c);
-    if (c->host && !passing)
+    if (c->host && !passing && generation >= (head ? head->generation : c->generation)) /* not what it said long ago */
         sc_host_failed(r, c->host);
     if (!head || head->generation != generation || head->stage < HARPOON__V1__STAGE__STAGE_DISPATCHED) {
         if (c->sync && generation == c->generation && !sc_container_removing(c)) {

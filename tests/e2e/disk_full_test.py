@@ -76,7 +76,10 @@ class DiskFullTest(unittest.TestCase):
         self.assertEqual(r.outcome, DONE, r.error.message)
         self.empty()
         self.assertEqual(self.host.router.results[("new", 1)].outcome, REFUSED)
-        r = self.answer(self.host.ensure("new", 2, command=SLEEP))  # a repeat of what was refused would not be taken: it may come late
+        self.host.router.results.clear()
+        r = self.answer(self.host.ensure("new2", 1, command=SLEEP))
+        self.assertEqual(r.outcome, REFUSED, "a late repeat of what was refused: the container may be elsewhere by now")
+        r = self.answer(self.host.ensure("new", 2, command=SLEEP))
         self.assertEqual(r.outcome, DONE, r.error.message)
         self.assertEqual([machine.identity(p) for p, _ in before[:2]], before[:2])
         self.host.done(*[self.host.remove(u, 9) for u in ("old0", "old1", "new")])

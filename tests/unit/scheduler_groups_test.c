@@ -172,11 +172,27 @@ static void what_has_failed_on_a_host_counts_for_a_while(void **state)
     scw_free(w);
 }
 
+/* Reports come more than once, and late: what has been settled since is no failure of today. */
+static void what_a_host_says_again_does_not_count(void **state)
+{
+    struct scw *w = scw_new(NULL);
+    attach(w, "h1", NULL, NULL);
+    struct sc_host *h = hp_map_get(&w->region->hosts, "h1");
+    assert_string_equal(create(w, 1, NULL), "h1");
+    scw_done(w, "h1", scw_uid(w, "c1"), 1);
+    scw_verb(w, 2, HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_STOP, "c1", "");
+    scw_done(w, "h1", scw_uid(w, "c1"), 2);
+    scw_result(w, "h1", scw_uid(w, "c1"), 1, HARPOON__INTERNAL__V1__COMMAND_OUTCOME__COMMAND_OUTCOME_REFUSED, 0, "no");
+    assert_true(h->info.trust == 1);
+    scw_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(members_of_an_affinity_group_share_a_host),
                                        cmocka_unit_test(members_of_an_anti_affinity_group_never_do),
                                        cmocka_unit_test(what_has_failed_on_a_host_counts_for_a_while),
+                                       cmocka_unit_test(what_a_host_says_again_does_not_count),
                                        cmocka_unit_test(a_taint_keeps_away_what_does_not_tolerate_it),
                                        cmocka_unit_test(expressions_choose_by_labels)};
     return cmocka_run_group_tests(tests, NULL, NULL);
