@@ -197,11 +197,17 @@ static bool intent_wants_run(struct ha_core *core, const struct ha_container *c)
     return want;
 }
 
+/* What is there, if anything, is not of the applied spec: this intent has made it. */
+static bool is_fresh(const struct ha_container *c)
+{
+    return !c->r.spec.len || c->r.intent.step > 0;
+}
+
 static void finish_failed(struct ha_core *core, struct ha_container *c)
 {
     bool removal = c->r.intent.verb == REMOVE, want = intent_wants_run(core, c);
     core->stats.failed++;
-    if (!removal && (!c->r.spec.len || c->r.intent.step > 0))
+    if (!removal && is_fresh(c))
         adopt_intent(core, c);
     else if (c->r.spec.len)
         keep_old_spec(core, c, want);
@@ -256,7 +262,7 @@ void ha_change_act(struct ha_core *core, struct ha_container *c, bool other_proc
 {
     Harpoon__V1__ContainerSpec *applied = NULL, *wanted = NULL;
     const struct ha_intent *i = &c->r.intent;
-    bool fresh = !c->r.spec.len || i->step > 0;
+    bool fresh = is_fresh(c);
     ha_move(core, c, HA_S_ACTING);
     if (i->verb == ENSURE)
         ha_unpack_spec(core, &i->spec, &wanted);
@@ -317,7 +323,8 @@ void ha_change_job_done(struct ha_core *core, struct ha_container *c, const stru
         finish_failed(core, c);
         return;
     }
-    if (job->kind == HA_JOB_RESIZE && job->status == HP_ECONFLICT) {
+    /* What this intent has made, before a crash, cannot go back to what was before it. */
+    if (job->kind == HA_JOB_RESIZE && job->status == HP_ECONFLICT && !is_fresh(c)) {
         ha_set_text(core, &c->fail_message, job->error.message);
         finish_refused(core, c, job->status, c->fail_message);
         return;

@@ -204,6 +204,30 @@ static void what_was_never_made_is_not_adopted_by_its_own_generation(void **stat
     am_expect(m, "send result u g1 op1 refused code=9\n");
 }
 
+/* A create was cut off after it took effect, where another had failed before; what it made did not take its limits. That is no refusal which changed nothing: a repeat made it a second time. */
+static void what_a_create_made_is_not_forgotten_when_it_takes_no_limits(void **state)
+{
+    struct agent_model *m = *state;
+    m->fail_next = HP_EIO;
+    am_ensure(m, "u", 1, "a", 64 * MIB);
+    am_settle(m);
+    am_ensure(m, "u", 2, "b", 64 * MIB);
+    am_sync(m);
+    am_sync(m); /* that nothing is left of the first */
+    am_job_execute(m, 0);
+    assert_int_equal(am_calls(m, "u", 2, HA_JOB_CREATE), 1);
+    am_crash(m);
+    am_boot(m);
+    am_link(m, true);
+    m->fail_next = HP_ECONFLICT;
+    am_forget_trace(m);
+    am_settle(m);
+    am_ensure(m, "u", 2, "b", 64 * MIB);
+    am_settle(m);
+    assert_int_equal(am_calls(m, "u", 2, HA_JOB_CREATE), 1);
+    assert_non_null(strstr(m->trace, "send result u g2 op2 failed"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +241,7 @@ int main(void)
         T(what_is_quarantined_by_command_is_adopted_as_it_is),
         T(what_is_gone_is_not_adopted_by_its_own_generation),
         T(what_was_never_made_is_not_adopted_by_its_own_generation),
+        T(what_a_create_made_is_not_forgotten_when_it_takes_no_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
