@@ -256,11 +256,8 @@ static void remember_refusal(struct ha_core *core, const command_pb *cmd)
 {
     struct ha_refusal *x = malloc(sizeof *x);
     forget_refusal(core, cmd->uid);
-    if (core->refusals.count == HA_REFUSALS_MAX) { /* the oldest: a repeat is late by seconds, not by so many creates */
-        struct hp_map_node *n = hp_map_first(&core->refusals);
-        free(n->value);
-        hp_map_remove(&core->refusals, n->key);
-    }
+    if (core->refusals.count == HA_REFUSALS_MAX) /* the oldest: a repeat is late by seconds, not by so many creates */
+        forget_refusal(core, hp_map_first(&core->refusals)->key);
     if (!x || hp_map_put(&core->refusals, cmd->uid, x, NULL)) {
         free(x);
         core->out_of_memory = true;

@@ -54,11 +54,6 @@ def memory_bytes(pid):
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon:"))
 
 
-def resident_bytes(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmRSS:"))
-
-
 class Lines:
     """A child whose standard output is read line by line, as JSON, while it runs. It ends with this program."""
 

@@ -17,8 +17,8 @@ import argparse
 import json
 import time
 
-from fleet import CONTROL, Region, machine, memory_bytes, pause, resident_bytes, cpu_seconds, say, spent
-from faults import memory
+from fleet import CONTROL, Region, machine, memory_bytes, pause, cpu_seconds, say, spent
+from faults import memory, resident_bytes
 from harness import Stack, eventually
 
 FLEET = {"agents": int, "router_bytes_per_agent": float, "cpu_cores": {"all": float}, "database_connections": int, "queries": int}

@@ -1,4 +1,6 @@
 /* Golden traces of the agent's core: what commands make it ask of the runtime and tell the router, step by step. */
+#include <stdio.h>
+
 #include "lib/agent_test.h"
 
 static void create_persists_then_acts_then_reports(void **state)
@@ -298,6 +300,29 @@ static void a_repeat_of_what_was_refused_is_refused(void **state)
     am_expect(m, "send journalled v g3 op3\njob create v g3 start\nsend result v g3 op3 done running pid=101\n");
 }
 
+static void only_so_many_refusals_are_remembered(void **state)
+{
+    enum { REMEMBERED = 1024 };
+    struct agent_model *m = *state;
+    char uid[16];
+    am_crash(m);
+    m->memory_max = 100 * MIB;
+    am_boot(m);
+    am_link(m, true);
+    for (int i = 0; i <= REMEMBERED; i++) {
+        snprintf(uid, sizeof uid, "v%d", i);
+        am_ensure(m, uid, 1, "a", 101 * MIB);
+        am_settle(m);
+        am_confirm_all(m);
+        am_forget_trace(m);
+    }
+    am_ensure(m, uid, 1, "a", 10 * MIB);
+    am_ensure(m, "v0", 1, "a", 10 * MIB);
+    am_settle(m);
+    am_expect(m, "send result v1024 g1 op1 refused code=9\nsend journalled v0 g1 op1\njob create v0 g1 start\n"
+                 "send result v0 g1 op1 done running pid=100\n");
+}
+
 static void malformed_commands_are_refused(void **state)
 {
     struct agent_model *m = *state;
@@ -339,6 +364,7 @@ int main(void)
         T(a_removal_that_waited_for_a_create_follows_it),
         T(memory_beyond_the_host_is_refused),
         T(a_repeat_of_what_was_refused_is_refused),
+        T(only_so_many_refusals_are_remembered),
         T(malformed_commands_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
