@@ -259,21 +259,45 @@ static int check_resumed(struct hp_stream *s, struct hp_error *e)
                    hp_stream_peer(s));
 }
 
+/* The smallest thing that OpenSSL reads as a certificate: no names, no key, valid for a second of 1970. */
+static const uint8_t blank_certificate[] = {
+    0x30, 0x40,                                                                          /* Certificate */
+    0x30, 0x36,                                                                          /* TBSCertificate */
+    0x02, 0x01, 0x01,                                                                    /* serialNumber */
+    0x30, 0x03, 0x06, 0x01, 0x2A,                                                        /* signature: OID 1.2 */
+    0x30, 0x00,                                                                          /* issuer */
+    0x30, 0x1E,                                                                          /* validity */
+    0x17, 0x0D, '7',  '0',  '0',  '1',  '0',  '1',  '0',  '0',  '0', '0', '0', '0', 'Z', /* notBefore */
+    0x17, 0x0D, '7',  '0',  '0',  '1',  '0',  '1',  '0',  '0',  '0', '0', '0', '1', 'Z', /* notAfter */
+    0x30, 0x00,                                                                          /* subject */
+    0x30, 0x08, 0x30, 0x03, 0x06, 0x01, 0x2A, 0x03, 0x01, 0x00,                          /* subjectPublicKeyInfo */
+    0x30, 0x03, 0x06, 0x01, 0x2A,                                                        /* signatureAlgorithm */
+    0x03, 0x01, 0x00,                                                                    /* signature */
+};
+
 /* OpenSSL keeps the peer's certificate with the session for as long as the connection lives, 4 KiB for one with an EC key. Ours are read once, and the ticket, which
- * carries a copy, has been sent: so it gives back what can be replaced by something small or shared. */
-static void shrink_certificate(struct hp_stream *s)
+ * carries a copy, has been sent: so a blank one is read into its place (d2i_X509(3): what was there is given back). */
+static void blank_peer_certificate(const struct hp_stream *s)
 {
-    X509 *cert = SSL_get0_peer_certificate(s->ssl), *own = SSL_get_certificate(s->ssl);
-    EVP_PKEY *shared = own ? X509_get0_pubkey(own) : NULL;
-    X509_NAME *empty = cert && shared ? X509_NAME_new() : NULL;
-    if (!empty)
+    X509 *cert = SSL_get0_peer_certificate(s->ssl), *reused = cert;
+    const uint8_t *der = blank_certificate;
+    if (!cert || X509_up_ref(cert) != 1)
         return;
-    X509_set_pubkey(cert, shared);
-    X509_set_subject_name(cert, empty);
-    X509_set_issuer_name(cert, empty);
-    while (X509_get_ext_count(cert) > 0)
-        X509_EXTENSION_free(X509_delete_ext(cert, 0));
-    X509_NAME_free(empty);
+    if (d2i_X509(&reused, &der, sizeof blank_certificate)) /* if not (no memory), it has given back our reference */
+        X509_free(cert);
+    ERR_clear_error(); /* it looked for the key */
+}
+
+/* Both ends' keys of the key exchange stay with the connection, too. They have done their work; and a private key that is gone cannot leak. */
+static void drop_exchange_keys(const struct hp_stream *s)
+{
+    EVP_PKEY *own = NULL, *peers = NULL;
+    if (SSL_get_tmp_key(s->ssl, &own) == 1)
+        EVP_PKEY_set_type(own, EVP_PKEY_X25519); /* without a key */
+    if (SSL_get_peer_tmp_key(s->ssl, &peers) == 1)
+        EVP_PKEY_set_type(peers, EVP_PKEY_X25519);
+    EVP_PKEY_free(own);
+    EVP_PKEY_free(peers);
     ERR_clear_error();
 }
 
@@ -317,8 +341,10 @@ static bool shake(struct hp_stream *s)
             return false;
         }
         read_certificate(s);
-        if (s->listener)
-            shrink_certificate(s);
+        if (s->listener) {
+            blank_peer_certificate(s);
+            drop_exchange_keys(s);
+        }
         read_alpn(s);
         hp_stream_set_open(s);
         return true;

@@ -1,7 +1,7 @@
 """Operations a second through the whole chain, with a whole fleet attached, and what each costs in every process.
 
     --agents N       simulated hosts, TLS on (15000)
-    --routers N      (1)
+    --routers N      (one for each 15000 hosts, and as many processes that simulate them: a limit of 20000 open files)
     --window N       operations under way in the leg that looks for the greatest rate (2000)
     --seconds N      of each leg (60)
     --rate N         of the leg that measures acceptance; 0: half of what the first leg reached (0)
@@ -47,7 +47,7 @@ def verify(region, counted):
     if last - first + 1 != events:
         raise AssertionError(f"events from {first} to {last} are {events}: there is a gap")
     while True:
-        said = region.fleet.get(30)  # a line a second: the first that is of now
+        said = region.said()  # the first that is of now
         if said["creates"] + said["removes"] >= counted:
             break
     if said["creates"] + said["removes"] != counted:
@@ -103,7 +103,7 @@ def measure(region, args):
         raise AssertionError(f"{settled['under_way']} operations have not ended")
     verified, said = verify(region, settled["total_succeeded"])
     return {
-        "agents": args.agents, "routers": args.routers, "ops_per_s": full["ops_per_s"], "accept_p99_ms": half["accept_p99_ms"], "cpu_us_per_op": us,
+        "agents": args.agents, "routers": len(region.routers()), "ops_per_s": full["ops_per_s"], "accept_p99_ms": half["accept_p99_ms"], "cpu_us_per_op": us,
         "seconds": full["seconds"], "window": args.window, "slowest_second": min(full["each_second"]), "full_end_p50_ms": full["end_p50_ms"], "full_end_p99_ms": full["end_p99_ms"],
         "cores_used": round(sum(cpu.values()) / full["seconds"], 2), "hosts_worked": full["hosts"],
         "half_rate": {"rate": rate, **{k: half[k] for k in ("ops_per_s", "accept_p50_ms", "accept_p99_ms", "accept_max_ms", "end_p50_ms", "end_p99_ms")},
@@ -116,7 +116,7 @@ def measure(region, args):
 def main(argv):
     parser = argparse.ArgumentParser(prog="chain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=15000)
-    parser.add_argument("--routers", type=int, default=1)
+    parser.add_argument("--routers", type=int)
     parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--rate", type=int, default=0)

@@ -111,13 +111,16 @@ class Load(Lines):
         return result
 
 
-class Region:
-    """A stack without hosts of its own, and a simulated fleet of `agents` that this program starts, with one durable journal for all."""
+PROCESS_AGENTS = 15000  # of one simulator, and on average of one router: what a limit of 20,000 open files leaves room for
 
-    def __init__(self, agents, routers=1, tls=True):
+
+class Region:
+    """A stack without hosts of its own, and a simulated fleet of `agents` that this program starts, with one durable journal for all of a process."""
+
+    def __init__(self, agents, routers=None, tls=True):
         self.agents, self.tls = agents, tls
-        self.stack = Stack(hosts=0, routers=routers)
-        self.fleet = self.load = self.client = None
+        self.stack = Stack(hosts=0, routers=routers or -(-agents // PROCESS_AGENTS))
+        self.fleets, self.load, self.client = [], None, None
 
     def up(self):
         say("starting a stack")
@@ -129,7 +132,7 @@ class Region:
         return self
 
     def down(self):
-        for child in (self.load, self.fleet):
+        for child in (self.load, *self.fleets):
             if child:
                 child.stop()
         self.stack.down()
@@ -137,25 +140,41 @@ class Region:
     def routers(self):
         return sorted(n for n, p in self.stack.status().items() if p["role"] == "event-router")
 
-    def attach(self, per_s=500, seconds=600, report_s=1, prefix="sim-", hosts=None):
+    def attach(self, per_s=500, seconds=600, report_s=1):
         """Starts the fleet and waits until all are READY. Gives the seconds that the attachments took, as the fleet saw them."""
-        status = self.stack.status()
-        addresses = ",".join(status[r]["ports"]["agents"] for r in self.routers())
-        ready = os.path.join(self.stack.directory, "fleet.ready")
-        ca = self.stack.env["HARPOON_CA"]
-        self.fleet = Lines([os.path.join(BUILD, "harpoon-fleet-sim"), "--routers", addresses, "--region", "r1", "--hosts", str(hosts or self.agents), "--prefix", prefix,
-                            "--attach-per-s", str(per_s), "--report-s", str(report_s), "--ready-file", ready, "--journal-file", os.path.join(self.stack.directory, "fleet.journal"),
-                            *(["--ca", ca, "--ca-key", os.path.join(os.path.dirname(ca), "ca-key.pem")] if self.tls else ["--no-tls"])])
+        processes = -(-self.agents // PROCESS_AGENTS)
+        began = time.monotonic()
+        ready = [self.start_fleet(n, processes, per_s, report_s) for n in range(processes)]
 
         def attached():
-            if self.fleet.child.poll() is not None:
-                raise AssertionError(f"the fleet ended with {self.fleet.child.returncode}")
-            return os.path.exists(ready)
-        eventually(attached, seconds, lambda: f"the fleet to attach: {self.fleet.latest}", interval=0.1)
-        with open(ready) as f:
-            took = json.load(f)["attach_ms"] / 1000
-        self.recorded(hosts or self.agents, seconds)
+            for fleet in self.fleets:
+                if fleet.child.poll() is not None:
+                    raise AssertionError(f"the fleet ended with {fleet.child.returncode}")
+            return all(os.path.exists(r) for r in ready)
+        eventually(attached, seconds, lambda: f"the fleet to attach: {[f.latest for f in self.fleets]}", interval=0.1)
+        took = time.monotonic() - began
+        if processes == 1:
+            with open(ready[0]) as f:
+                took = json.load(f)["attach_ms"] / 1000
+        self.recorded(self.agents, seconds)
         return took
+
+    def start_fleet(self, n, processes, per_s, report_s):
+        """One of several processes, with its part of the hosts. Gives the file that it writes when they are attached."""
+        status, ca = self.stack.status(), self.stack.env["HARPOON_CA"]
+        hosts = self.agents * (n + 1) // processes - self.agents * n // processes
+        ready = os.path.join(self.stack.directory, f"fleet-{n}.ready")
+        self.fleets.append(Lines([
+            os.path.join(BUILD, "harpoon-fleet-sim"), "--routers", ",".join(status[r]["ports"]["agents"] for r in self.routers()), "--region", "r1", "--hosts", str(hosts),
+            "--prefix", "sim-" if processes == 1 else f"sim{n}-", "--attach-per-s", str(per_s // processes), "--report-s", str(report_s), "--ready-file", ready,
+            "--journal-file", os.path.join(self.stack.directory, f"fleet-{n}.journal"), "--seed", str(n + 1),
+            *(["--ca", ca, "--ca-key", os.path.join(os.path.dirname(ca), "ca-key.pem")] if self.tls else ["--no-tls"])]))
+        return ready
+
+    def said(self):
+        """The next line of each of the fleet's processes, which say one a second, as sums."""
+        lines = [fleet.get(30) for fleet in self.fleets]
+        return {key: sum(line[key] for line in lines) for key in ("creates", "removes", "journal_syncs", "journal_bytes")}
 
     def recorded(self, count, seconds):
         """Waits until the scheduler counts so many hosts as attached."""
@@ -174,9 +193,10 @@ class Region:
         for p in self.stack.status().values():
             if p["role"] in ROLES and p["running"]:
                 found.setdefault(ROLES[p["role"]], []).append(p["pid"])
-        for part, child in (("agents", self.fleet), ("load", self.load)):
-            if child:
-                found[part] = [child.child.pid]
+        if self.fleets:
+            found["agents"] = [fleet.child.pid for fleet in self.fleets]
+        if self.load:
+            found["load"] = [self.load.child.pid]
         return found
 
     def cpu(self, pids=None):

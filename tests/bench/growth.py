@@ -5,7 +5,7 @@
     --rate N            operations a second in the second leg, the same for each fleet (200)
     --smoke             20 and 40 hosts, 3 s, 50 operations a second
 
-Each fleet has a region of its own, attaches with TLS, is left alone (what fleet-idle measures), and then gets creates and deletes on time at a fixed rate (what the second leg of chain measures). `tests/bench/plot.py` draws the result.
+Each fleet has a region of its own, with a router and a process that simulates hosts for each 15,000 of them, attaches with TLS, is left alone (what fleet-idle measures), and then gets creates and deletes on time at a fixed rate (what the second leg of chain measures). `tests/bench/plot.py` draws the result.
 
 How it could cheat, and what prevents that: as in fleet-idle and chain, whose code this is; by a load that grows smaller while the fleet grows (`ops_per_s` is what ended, and everything that was accepted is accounted for in the record and on the simulated machines).
 """
@@ -42,15 +42,15 @@ def measure(agents, args):
     region = Region(agents)
     try:
         region.up()
-        router = region.pids()["router"][0]
-        before = memory_bytes(router)
+        routers = region.pids()["router"]
+        before = sum(memory_bytes(p) for p in routers)
         attach_s = region.attach()
         idle = idle_leg(region, args.seconds)
-        router_bytes = round((memory_bytes(router) - before) / agents)
+        router_bytes = round((sum(memory_bytes(p) for p in routers) - before) / agents)
         load, verified = load_leg(region, args)
         say(f"{agents} agents: idle {idle['cpu_cores']['all']} cores; {load['ops_per_s']:.0f} op/s, accepted after {load['accept_p50_ms']} / {load['accept_p99_ms']} ms, "
             f"{load['cpu_us_per_op']['all']:.0f} us of CPU each")
-        return {"agents": agents, "attach_s": attach_s, "router_bytes_per_agent": router_bytes, "idle": idle, "load": load, "memory_bytes": region.memory(), "verified": verified}
+        return {"agents": agents, "routers": len(routers), "attach_s": attach_s, "router_bytes_per_agent": router_bytes, "idle": idle, "load": load, "memory_bytes": region.memory(), "verified": verified}
     except AssertionError as e:
         raise AssertionError(f"{e}\n{region.stack.logs(10)}") from None
     finally:

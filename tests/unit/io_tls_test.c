@@ -32,6 +32,18 @@ static void second_connection_resumes_the_session(void **state)
 }
 
 /* Tickets are not verified again by OpenSSL: an expired certificate must not live on by them. */
+/* OpenSSL asks this what time it is: the program's own function comes before the C library's. */
+static time_t ahead_s;
+
+time_t time(time_t *ret)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (ret)
+        *ret = now.tv_sec + ahead_s;
+    return now.tv_sec + ahead_s;
+}
+
 static void resumption_ends_with_the_certificate(void **state)
 {
     struct world w;
@@ -42,7 +54,7 @@ static void resumption_ends_with_the_certificate(void **state)
     world_tls(&w, true, NULL);
     w.server_template.echo = true;
     world_listen(&w, &(struct hp_listener_options){0});
-    struct pki_leaf brief = pki_issue_for(w.pki, "h1", NULL, 2);
+    struct pki_leaf brief = pki_issue_for(w.pki, "h1", NULL, 600);
     struct hp_tls_options co = {.role = HP_TLS_CLIENT};
     hp_tls_context_unref(w.client_tls);
     assert_int_equal(hp_tls_context_new_pem(&co, pki_ca_pem(w.pki), brief.cert_pem, brief.key_pem, &w.client_tls, &e),
@@ -51,10 +63,11 @@ static void resumption_ends_with_the_certificate(void **state)
     assert_int_equal(hp_stream_write(first.stream, "1", 1), 0);
     WAIT_FOR(&w, first.got_len == 1);
     hp_stream_close(first.stream, 0);
-    uint64_t expired_ms = uv_now(&w.loop) + 3000;
-    WAIT_FOR(&w, first.closed && uv_now(&w.loop) > expired_ms);
+    WAIT_FOR(&w, first.closed);
+    ahead_s = 1200;
     world_connect(&w, &second);
     WAIT_FOR(&w, second.closed && w.server[1].closed);
+    ahead_s = 0;
     assert_int_equal(w.server[1].opened, 0);
     assert_int_equal(w.server[1].error.code, HP_EPERM);
     assert_non_null(strstr(w.server[1].error.message, "expired"));
