@@ -125,6 +125,9 @@ struct hp_subscription {
         stream_anew; /* after a reconnect it begins as stream_start says, not behind the last one delivered: for readers that fill what is missing by
                           themselves. A broker that lost its data counts from 0 again, and nothing would come for long otherwise */
     bool paused;     /* not consumed until hp_consumer_resume */
+    /* Milliseconds that an acknowledgement of several waits for later ones, which then go with it; 0: it does not wait. Nor does it when a quarter of the prefetch waits for it, or the subscription
+     * ends. Each costs a quorum queue an entry of its log. What is not acknowledged when the process dies comes again. */
+    int ack_delay_ms;
 };
 
 struct hp_consumer;

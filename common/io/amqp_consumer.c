@@ -18,7 +18,7 @@ enum sub_state { SUB_CLOSED, SUB_OPENING, SUB_ACTIVE, SUB_CLOSING };
 
 struct sub {
     char *queue, *stream_start;
-    int prefetch;
+    int prefetch, ack_delay_ms;
     bool no_ack, exclusive, stream;
     bool wanted;         /* not paused */
     int64_t offset_next; /* streams: first offset wanted; -1: as stream_start says */
@@ -27,6 +27,8 @@ struct sub {
     int replies;        /* OPENING: still due */
     uint64_t opening;   /* number of the channel's opening */
     uint64_t delivered; /* last delivery tag of the broker */
+    uint64_t acked;     /* last one that was acknowledged with all before it */
+    uint64_t owed;      /* to be acknowledged with all before it, after the delay; 0: none */
 };
 
 struct hp_consumer {
@@ -37,7 +39,8 @@ struct hp_consumer {
     enum hp_amqp_state state;
     bool reported; /* the present run of failures was told with `error` */
     struct hp_error error;
-    uint64_t openings; /* so far, over all channels */
+    uint64_t openings;    /* so far, over all channels */
+    uv_timer_t ack_timer; /* while anything is owed */
     bool closing;
     void (*closed_cb)(void *user);
     void *closed_user;
@@ -116,13 +119,44 @@ static void begin(struct hp_consumer *c, struct sub *s)
     }
     s->state = SUB_OPENING;
     s->opening = ++c->openings;
-    s->delivered = 0;
+    s->delivered = s->acked = s->owed = 0;
+}
+
+static void put_ack(struct hp_consumer *c, const struct sub *s, uint64_t broker_tag, bool multiple)
+{
+    struct hp_error e = {0};
+    amqp_basic_ack_t m = {.delivery_tag = broker_tag, .multiple = multiple};
+    if (hp_amqp_put_method(hp_amqp_conn_out(c->conn), channel_of(c, s), AMQP_BASIC_ACK_METHOD, &m, &e))
+        drop(c, s, &e);
+    else
+        hp_amqp_conn_kick(c->conn);
+}
+
+static void put_owed(struct hp_consumer *c, struct sub *s)
+{
+    if (!s->owed || s->state != SUB_ACTIVE || !hp_amqp_conn_is_open(c->conn))
+        return;
+    s->acked = s->owed;
+    s->owed = 0;
+    put_ack(c, s, s->acked, true);
+}
+
+static void put_all_owed(struct hp_consumer *c)
+{
+    for (int i = 0; i < c->count; i++)
+        put_owed(c, &c->subs[i]);
+}
+
+static void ack_timer_cb(uv_timer_t *t)
+{
+    put_all_owed(t->data);
 }
 
 static void end(struct hp_consumer *c, struct sub *s)
 {
     assert(s->state == SUB_OPENING || s->state == SUB_ACTIVE);
     struct hp_error e = {0};
+    put_owed(c, s);
     amqp_channel_close_t m = {.reply_code = AMQP_REPLY_SUCCESS, .reply_text = amqp_cstring_bytes("paused")};
     if (hp_amqp_put_method(hp_amqp_conn_out(c->conn), channel_of(c, s), AMQP_CHANNEL_CLOSE_METHOD, &m, &e)) {
         drop(c, s, &e);
@@ -196,12 +230,17 @@ void hp_consumer_ack(struct hp_consumer *c, int subscription, uint64_t tag, bool
     struct sub *s = current(c, subscription, tag);
     if (!s)
         return;
-    struct hp_error e = {0};
-    amqp_basic_ack_t m = {.delivery_tag = tag & ((UINT64_C(1) << TAG_BITS) - 1), .multiple = multiple};
-    if (hp_amqp_put_method(hp_amqp_conn_out(c->conn), channel_of(c, s), AMQP_BASIC_ACK_METHOD, &m, &e))
-        drop(c, s, &e);
-    else
-        hp_amqp_conn_kick(c->conn);
+    uint64_t broker_tag = tag & ((UINT64_C(1) << TAG_BITS) - 1);
+    if (!multiple || !s->ack_delay_ms) {
+        put_ack(c, s, broker_tag, multiple);
+        return;
+    }
+    if (broker_tag > s->owed)
+        s->owed = broker_tag;
+    if (s->owed - s->acked >= (uint64_t)s->prefetch / 4)
+        put_owed(c, s);
+    else if (!uv_is_active((uv_handle_t *)&c->ack_timer))
+        uv_timer_start(&c->ack_timer, ack_timer_cb, (uint64_t)s->ack_delay_ms, 0);
 }
 
 void hp_consumer_reject(struct hp_consumer *c, int subscription, uint64_t tag)
@@ -400,14 +439,20 @@ static void consumer_free(struct hp_consumer *c)
     free(c);
 }
 
-static void on_conn_closed(void *user)
+static void on_timer_closed(uv_handle_t *h)
 {
-    struct hp_consumer *c = user;
+    struct hp_consumer *c = h->data;
     void (*closed_cb)(void *) = c->closed_cb;
     void *closed_user = c->closed_user;
     consumer_free(c);
     if (closed_cb)
         closed_cb(closed_user);
+}
+
+static void on_conn_closed(void *user)
+{
+    struct hp_consumer *c = user;
+    uv_close((uv_handle_t *)&c->ack_timer, on_timer_closed);
 }
 
 void hp_consumer_close(struct hp_consumer *c, void (*closed_cb)(void *user), void *user)
@@ -416,6 +461,7 @@ void hp_consumer_close(struct hp_consumer *c, void (*closed_cb)(void *user), voi
     c->closing = true;
     c->closed_cb = closed_cb;
     c->closed_user = user;
+    put_all_owed(c);
     hp_amqp_conn_close(c->conn); /* acknowledgements that wait go out before */
 }
 
@@ -431,9 +477,13 @@ static int take_subscription(struct sub *s, const struct hp_subscription *from, 
                        (long long)from->stream_offset);
     s->stream = from->stream_start || from->stream_offset > 0;
     s->anew = from->stream_start && from->stream_anew;
+    if (from->ack_delay_ms < 0)
+        return hp_fail(e, HP_EINVAL, "subscription to \"%s\": acknowledgement after %d ms; must not be negative",
+                       from->queue, from->ack_delay_ms);
     if (s->stream && from->no_ack)
         return hp_fail(e, HP_EINVAL, "subscription to \"%s\": a stream needs acknowledgements", from->queue);
     s->prefetch = from->prefetch;
+    s->ack_delay_ms = from->ack_delay_ms;
     s->no_ack = from->no_ack;
     s->exclusive = from->exclusive;
     s->wanted = !from->paused;
@@ -477,6 +527,8 @@ int hp_consumer_new(uv_loop_t *loop, const struct hp_consumer_options *o, struct
         consumer_free(c);
         return rc;
     }
+    uv_timer_init(loop, &c->ack_timer);
+    c->ack_timer.data = c;
     *ret = c;
     return 0;
 }

@@ -20,6 +20,8 @@ enum {
     BACKOFF_MAX_MS = 5000,
     LINGER_MS = 2000,
     TOKEN_PREFETCH = 10,
+    ACK_DELAY_MS =
+        100, /* nobody waits for an acknowledgement, and one less for each message is half of what a quorum queue does for it */
     MEMORY_BYTES_MAX = 256 << 20,
 };
 
@@ -367,8 +369,14 @@ static int connect_all(struct sc_lead *l, struct hp_error *e)
     const struct sc_config *c = l->config;
     const struct hp_subscription subs[SC_SUB_COUNT] = {
         [SC_SUB_LEADER] = {.queue = l->topology.leader, .prefetch = TOKEN_PREFETCH, .paused = true},
-        [SC_SUB_REQUESTS] = {.queue = l->topology.requests, .prefetch = (int)c->requests_prefetch, .paused = true},
-        [SC_SUB_REPORTS] = {.queue = l->topology.reports, .prefetch = (int)c->reports_prefetch, .paused = true},
+        [SC_SUB_REQUESTS] = {.queue = l->topology.requests,
+                             .prefetch = (int)c->requests_prefetch,
+                             .paused = true,
+                             .ack_delay_ms = ACK_DELAY_MS},
+        [SC_SUB_REPORTS] = {.queue = l->topology.reports,
+                            .prefetch = (int)c->reports_prefetch,
+                            .paused = true,
+                            .ack_delay_ms = ACK_DELAY_MS},
         [SC_SUB_METRICS] = {.queue = l->topology.metrics, .no_ack = true, .paused = true},
     };
     struct hp_publisher_options p = {.topology = l->topology.objects, .user = l};
