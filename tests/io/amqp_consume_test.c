@@ -331,6 +331,46 @@ static void a_lost_connection_redelivers(void **state)
     stop(f);
 }
 
+/* With a delay, acknowledgements wait for later ones: until a quarter of the prefetch is owed, the subscription ends, or time has passed. What was owed when the connection went comes again. */
+static void acknowledgements_wait_for_later_ones(void **state)
+{
+    static const struct hp_amqp_object q[] = {{.kind = HP_AMQP_QUEUE_QUORUM, .name = "owed"}, {0}};
+    static const struct hp_subscription s[] = {{.queue = "owed", .prefetch = 20, .ack_delay_ms = 3600 * 1000}};
+    struct fixture *f = start(q, s, 1);
+    put(f, "owed", 0, 40);
+    wait_for(f, 20);
+    hp_consumer_ack(f->consumer, 0, f->got[3].tag, true); /* 4 of the 5 that would not wait */
+    f->count = 0;
+    cut_connections(f);
+    wait_for(f, 20);
+    assert_bodies(f, 0, 0, 20);
+    hp_consumer_ack(f->consumer, 0, f->got[3].tag, true);
+    hp_consumer_ack(f->consumer, 0, f->got[4].tag, true);
+    wait_for(f, 25);
+    assert_bodies(f, 20, 20, 25);
+    hp_consumer_ack(f->consumer, 0, f->got[6].tag, true);
+    hp_consumer_pause(f->consumer, 0);
+    f->count = 0;
+    hp_consumer_resume(f->consumer, 0);
+    wait_for(f, 20);
+    assert_bodies(f, 0, 7, 27);
+    stop(f);
+}
+
+static void owed_acknowledgements_go_in_time(void **state)
+{
+    static const struct hp_amqp_object q[] = {{.kind = HP_AMQP_QUEUE_QUORUM, .name = "in-time"}, {0}};
+    static const struct hp_subscription s[] = {{.queue = "in-time", .prefetch = 20, .ack_delay_ms = 1}};
+    struct fixture *f = start(q, s, 1);
+    put(f, "in-time", 0, 40);
+    wait_for(f, 20);
+    hp_consumer_ack(f->consumer, 0, f->got[3].tag, true);
+    wait_for(f, 24);
+    hp_consumer_ack(f->consumer, 0, f->got[4].tag, true); /* the timer runs again */
+    wait_for(f, 25);
+    stop(f);
+}
+
 static void exclusive_queues_come_back(void **state)
 {
     struct hp_topology t;
@@ -400,9 +440,11 @@ static void bad_options_are_refused(void **state)
 {
     uv_loop_t loop;
     uv_loop_init(&loop);
-    static const struct hp_subscription bad[] = {
-        {.queue = "q"}, {.queue = "", .prefetch = 1}, {.queue = "q", .prefetch = 70000}};
-    for (int i = 0; i < 3; i++) {
+    static const struct hp_subscription bad[] = {{.queue = "q"},
+                                                 {.queue = "", .prefetch = 1},
+                                                 {.queue = "q", .prefetch = 70000},
+                                                 {.queue = "q", .prefetch = 1, .ack_delay_ms = -1}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct hp_consumer_options o = {.amqp = {.url = "amqp://localhost"},
                                         .subscriptions = &bad[i],
                                         .subscription_count = 1,
@@ -432,6 +474,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_deleted_queue_is_declared_anew),
         cmocka_unit_test(a_stream_goes_on_where_it_was),
         cmocka_unit_test(a_lost_connection_redelivers),
+        cmocka_unit_test(acknowledgements_wait_for_later_ones),
+        cmocka_unit_test(owed_acknowledgements_go_in_time),
         cmocka_unit_test(exclusive_queues_come_back),
         cmocka_unit_test(the_token_moves_when_its_holder_ends),
         cmocka_unit_test(a_restarted_broker_loses_nothing),
