@@ -468,7 +468,7 @@ static void idle_connection_is_small(void **state)
     uv_run(&w.loop, UV_RUN_NOWAIT);
     size_t each = (mallinfo2().uordblks - before) / IDLE;
     print_message("an idle TLS connection holds %zu bytes of heap\n", each);
-    assert_true(each < 18 * 1024);
+    assert_true(each < 16 * 1024);
     for (int i = 0; i < IDLE; i++)
         hp_stream_close(c->streams[i], 0);
     world_done(&w);
