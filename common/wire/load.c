@@ -87,7 +87,7 @@ static uint8_t percent(float v)
 
 static void shift_history(struct hp_load *l, uint64_t now_ms)
 {
-    uint32_t minute = (uint32_t)(now_ms / HP_LOAD_HISTORY_MS), passed = minute - l->minute;
+    uint32_t minute = (uint32_t)(now_ms / HP_LOAD_HISTORY_MS) & INT32_MAX, passed = minute - l->minute;
     size_t n = l->seen && passed < HP_LOAD_HISTORY ? (size_t)passed : HP_LOAD_HISTORY;
     memmove(l->history[n], l->history[0], (HP_LOAD_HISTORY - n) * sizeof l->history[0]);
     memset(l->history[0], HP_LOAD_UNKNOWN, n * sizeof l->history[0]);

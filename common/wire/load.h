@@ -65,8 +65,8 @@ struct hp_breaker {
 /* Zero-initialised: nothing is known, everything is closed. */
 struct hp_load {
     uint64_t seen_ms;                                   /* the last sample */
-    uint32_t minute;                                    /* that of history[0] */
-    bool seen;                                          /* there was a sample */
+    uint32_t minute : 31;                               /* that of history[0] */
+    uint32_t seen : 1;                                  /* there was a sample */
     float average[HP_MEASURE_COUNT];                    /* exponentially weighted; below 0: not known */
     uint8_t history[HP_LOAD_HISTORY][HP_MEASURE_COUNT]; /* percent, the highest sample of each minute, this one first */
     struct hp_breaker breakers[HP_RESOURCE_COUNT];

@@ -75,7 +75,7 @@ static void take_containers(struct sc_region *r, struct sc_batch *b)
         row->name = sc_strdup(r, c->name);
         snprintf(row->uid, sizeof row->uid, "%s", c->uid);
         snprintf(row->project, sizeof row->project, "%s", sc_traits(c)->project->name);
-        snprintf(row->host, sizeof row->host, "%s", c->host ? c->host->name : "");
+        snprintf(row->host, sizeof row->host, "%s", c->host ? c->host->info.name : "");
         row->generation = c->generation;
         row->body = sc_container_pack(r, c);
         c->dirty = false;
@@ -107,7 +107,7 @@ static void take_hosts(struct sc_region *r, struct sc_batch *b)
         if (!host_due(r, h))
             continue;
         struct sc_host_row *row = &b->hosts[b->host_count++];
-        snprintf(row->name, sizeof row->name, "%s", h->name);
+        snprintf(row->name, sizeof row->name, "%s", h->info.name);
         row->body = sc_host_pack(r, h);
         h->dirty = h->urgent = false;
         h->written_ms = r->time.now_ms;

@@ -77,7 +77,7 @@ static Google__Rpc__Status *check_host_room(const struct sc_host *h, const struc
     if (f == SC_FITS)
         return NULL;
     return hp_status_add_metadata(hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "HOST_FULL",
-                                                "host \"%s\" has no room for the new size: %s", h->name,
+                                                "host \"%s\" has no room for the new size: %s", h->info.name,
                                                 sc_filter_name(f)),
                                   "filter", sc_filter_name(f));
 }

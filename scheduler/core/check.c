@@ -33,11 +33,11 @@ static void check_host(const struct sc_host *h)
             sc_res_add(&sum, &x->res);
     }
     assert(count == h->container_count);
-    assert(primaries == h->region->topology.levels[SC_LEVEL_HOST].items[h->slot].primaries);
+    assert(primaries == h->region->topology.levels[SC_LEVEL_HOST].items[h->info.at].primaries);
     assert(s->info->host == h && !memcmp(&sum, &s->info->claimed, sizeof sum));
     sc_places_check(h->region, h);
     sc_storage_check(h);
-    sc_images_check(&h->region->images, &h->images, (uint32_t)h->slot);
+    sc_images_check(&h->region->images, &h->images, h->info.at);
     assert(s->info->smaller || (s->free.cpu_millis >= 0 && s->free.memory_bytes >= 0 && s->free.disk_bytes >= 0));
     assert(s->info->smaller || !sc_network_overdrawn(s));
 }

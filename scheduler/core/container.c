@@ -136,7 +136,7 @@ void sc_container_event(struct sc_region *r, struct sc_container *c, const char 
                          .type = type,
                          .subject = c->name,
                          .project = sc_traits(c)->project->name,
-                         .host = c->host ? c->host->name : NULL,
+                         .host = c->host ? c->host->info.name : NULL,
                          .operation = op ? op->name : NULL,
                          .message = message,
                          .severity = severity,
@@ -344,7 +344,7 @@ void sc_container_assign(struct sc_region *r, struct sc_container *c, struct sc_
         move_in_groups(r, t, host, 1);
         sc_container_role(r, c);
         sc_host_dirty(r, host, false);
-        snprintf(name, sizeof name, "regions/%s/hosts/%s", r->name, host->name);
+        snprintf(name, sizeof name, "regions/%s/hosts/%s", r->name, host->info.name);
     }
     sc_pb_set(r, &sc_body(c)->status->host, name);
     sc_container_dirty(r, c);

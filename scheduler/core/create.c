@@ -87,7 +87,7 @@ static Google__Rpc__Status *check_create(struct sc_region *r, const Harpoon__V1_
         Google__Rpc__Status *s = hp_status_new(
             HP_CODE_ALREADY_EXISTS, "CONTAINER_QUARANTINED",
             "host \"%s\" has a container \"%s\" (uid %s) that the record does not know: adopt it, or use another name",
-            stray->host->name, name, stray->uid);
+            stray->host->info.name, name, stray->uid);
         return hp_status_add_metadata(hp_status_add_metadata(s, "host", stray->host->full_name), "uid", stray->uid);
     }
     if (!q->container || !q->container->spec || !q->container->spec->resources)

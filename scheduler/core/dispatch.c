@@ -29,7 +29,7 @@ static void send_to(struct sc_region *r, const struct sc_host *h, Harpoon__Inter
     struct sc_message *m = message_new(r, SC_SEND_COMMAND, h->pb->router, body);
     if (!m)
         return;
-    strcpy(m->host, h->name);
+    strcpy(m->host, h->info.name);
     m->session = h->pb->session;
     sc_messages_append(&r->commands, m);
 }
@@ -38,7 +38,7 @@ static void send_command(struct sc_region *r, const struct sc_host *h, Harpoon__
 {
     Harpoon__Internal__V1__RouterCommand m = HARPOON__INTERNAL__V1__ROUTER_COMMAND__INIT;
     c->region = r->name;
-    c->host = (char *)h->name;
+    c->host = (char *)h->info.name;
     c->epoch = r->epoch;
     c->session = h->pb->session;
     m.body_case = HARPOON__INTERNAL__V1__ROUTER_COMMAND__BODY_COMMAND;
@@ -146,13 +146,13 @@ void sc_dispatch(struct sc_region *r, struct sc_container *c)
         return;
     }
     if (op && op->stage == HARPOON__V1__STAGE__STAGE_RECORDED) {
-        strcpy(op->host, h->name);
+        strcpy(op->host, h->info.name);
         sc_operation_reason(r, op, NULL);
         sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_PLACED);
     }
     if (!sc_host_attached(h)) {
         char reason[160];
-        snprintf(reason, sizeof reason, "waits for host \"%s\" to attach", h->name);
+        snprintf(reason, sizeof reason, "waits for host \"%s\" to attach", h->info.name);
         if (op && op->stage == HARPOON__V1__STAGE__STAGE_PLACED)
             sc_operation_reason(r, op, reason);
         return;
@@ -231,7 +231,7 @@ void sc_dispatch_inventory(struct sc_region *r, struct sc_host *h)
     h->inventory_id = ++r->inventory_ids;
     h->inventory_specs = h->specs_wanted || r->restored;
     h->specs_wanted = false;
-    q.host = (char *)h->name;
+    q.host = (char *)h->info.name;
     q.session = h->pb->session;
     q.request_id = h->inventory_id;
     q.specs = h->inventory_specs;

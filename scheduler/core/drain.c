@@ -28,7 +28,7 @@ struct sc_operation *sc_drain_of(const struct sc_region *r, const struct sc_host
 {
     for (struct sc_list *l = r->drains.next; l != &r->drains; l = l->next) {
         struct sc_operation *op = SC_OWNER(l, struct sc_operation, wait);
-        if (!strcmp(op->host, h->name))
+        if (!strcmp(op->host, h->info.name))
             return op;
     }
     return NULL;
@@ -120,8 +120,9 @@ static void step(struct sc_region *r, struct sc_operation *op)
         return;
     }
     sc_host_event(r, h, "drain_incomplete", HARPOON__V1__SEVERITY__SEVERITY_WARNING, op, text);
-    sc_operation_end(r, op, HARPOON__V1__STAGE__STAGE_FAILED,
-                     hp_status_new(HP_CODE_FAILED_PRECONDITION, "DRAIN_INCOMPLETE", "host \"%s\": %s", h->name, text));
+    sc_operation_end(
+        r, op, HARPOON__V1__STAGE__STAGE_FAILED,
+        hp_status_new(HP_CODE_FAILED_PRECONDITION, "DRAIN_INCOMPLETE", "host \"%s\": %s", h->info.name, text));
 }
 
 void sc_drain_try(struct sc_region *r)

@@ -26,8 +26,8 @@
 
 struct sc_slot *sc_host_slot(const struct sc_host *h)
 {
-    assert(h->slot < h->region->slot_count);
-    return &h->region->slots[h->slot];
+    assert(h->info.at < h->region->slot_count);
+    return &h->region->slots[h->info.at];
 }
 
 void sc_host_touch(struct sc_region *r, const struct sc_host *h)
@@ -97,10 +97,8 @@ struct sc_host *sc_host_new(struct sc_region *r, const char *name)
     }
     assert(strlen(name) < sizeof((struct sc_host_row *)0)->name);
     h->region = r;
-    h->slot = r->slot_count - 1;
     h->voice = SC_VOICE_NONE;
     memcpy(h->full_name, full, (size_t)length + 1);
-    h->name = h->full_name + length - strlen(name);
     h->pb->rack = h->pb->router = (char *)protobuf_c_empty_string;
     h->silence.kind = SC_TIMER_SILENCE;
     h->resync.kind = SC_TIMER_RESYNC;
@@ -108,7 +106,11 @@ struct sc_host *sc_host_new(struct sc_region *r, const char *name)
     sc_list_init(&h->strays);
     sc_list_init(&h->dirty_link);
     sc_list_init(&h->load_link);
-    h->info = (struct sc_slot_info){.host = h, .pb = &nothing, .name = h->name, .at = (uint32_t)h->slot, .trust = 1};
+    h->info = (struct sc_slot_info){.host = h,
+                                    .pb = &nothing,
+                                    .name = h->full_name + length - strlen(name),
+                                    .at = (uint32_t)(r->slot_count - 1),
+                                    .trust = 1};
     s->info = &h->info;
     s->idle = hp_load_idle(&h->load, &r->config.load, r->time.now_ms);
     return h;
@@ -162,7 +164,7 @@ void sc_host_event(struct sc_region *r, struct sc_host *h, const char *what, Har
     sc_event_emit(r, &(struct sc_event_args){
                          .type = type,
                          .subject = h->full_name,
-                         .host = h->name,
+                         .host = h->info.name,
                          .operation = op ? op->name : NULL,
                          .message = message,
                          .severity = severity,
@@ -439,7 +441,7 @@ static void apply(struct sc_region *r, struct sc_host *h, struct sc_operation *o
                   const Harpoon__Internal__V1__Request *q)
 {
     struct sc_operation *under_way = sc_drain_of(r, h);
-    strcpy(op->host, h->name);
+    strcpy(op->host, h->info.name);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);
     switch (op->verb) {
     case HARPOON__V1__VERB__VERB_CORDON:

@@ -159,7 +159,7 @@ const Harpoon__V1__HostFacts *sc_host_facts(const struct sc_host *h)
 void sc_host_images(struct sc_region *r, struct sc_host *h, char *const *digests, size_t count)
 {
     bool changed;
-    if (sc_images_set(&r->images, &h->images, (uint32_t)h->slot, digests, count, &changed))
+    if (sc_images_set(&r->images, &h->images, h->info.at, digests, count, &changed))
         sc_fail(r, HP_ENOMEM);
     if (changed)
         sc_host_dirty(r, h, false);
@@ -171,7 +171,7 @@ void sc_host_image_seen(struct sc_region *r, struct sc_container *c)
     bool changed;
     if (!c->host || !*digest)
         return;
-    if (sc_images_add(&r->images, &c->host->images, (uint32_t)c->host->slot, digest, &changed) ||
+    if (sc_images_add(&r->images, &c->host->images, c->host->info.at, digest, &changed) ||
         sc_images_learn(&r->images, sc_body(c)->spec->image, digest))
         sc_fail(r, HP_ENOMEM);
     if (changed)

@@ -91,7 +91,7 @@ void sc_settle_done(struct sc_region *r, struct sc_container *c, int64_t generat
 void sc_operation_exclude(struct sc_region *r, struct sc_operation *op, const struct sc_host *h, bool passing)
 {
     size_t i = 0;
-    while (i < op->excluded_count && strcmp(op->excluded[i], h->name) != 0)
+    while (i < op->excluded_count && strcmp(op->excluded[i], h->info.name) != 0)
         i++;
     if (i == SC_EXCLUDED_MAX)
         return;
@@ -102,7 +102,7 @@ void sc_operation_exclude(struct sc_region *r, struct sc_operation *op, const st
             return;
         }
         op->excluded = more;
-        strcpy(op->excluded[op->excluded_count++], h->name);
+        strcpy(op->excluded[op->excluded_count++], h->info.name);
     }
     if (passing)
         op->excluded_passing |= 1U << i;
@@ -116,7 +116,7 @@ static void refused_create(struct sc_region *r, struct sc_container *c, struct s
     char text[512];
     assert(c->host); /* what was dispatched has one */
     sc_operation_exclude(r, op, c->host, passing);
-    snprintf(text, sizeof text, "host \"%s\" refused it: %s", c->host->name,
+    snprintf(text, sizeof text, "host \"%s\" refused it: %s", c->host->info.name,
              error ? error->message : "no reason given");
     sc_operation_reason(r, op, text);
     struct sc_host *h = c->host;
@@ -137,7 +137,7 @@ static Google__Rpc__Status *host_error(const struct sc_container *c, bool refuse
     if (error && error->code)
         return hp_status_clone(error);
     return hp_status_new(refused ? HP_CODE_FAILED_PRECONDITION : HP_CODE_INTERNAL, refused ? "REFUSED" : "HOST_FAILED",
-                         "host \"%s\" %s it and gave no reason", c->host ? c->host->name : "",
+                         "host \"%s\" %s it and gave no reason", c->host ? c->host->info.name : "",
                          refused ? "refused" : "could not do");
 }
 
@@ -367,7 +367,7 @@ void sc_container_lost(struct sc_region *r, struct sc_container *c)
     char text[160];
     struct sc_operation *op = c->delete_op;
     assert(c->host);
-    snprintf(text, sizeof text, "host \"%s\" was declared lost", c->host->name);
+    snprintf(text, sizeof text, "host \"%s\" was declared lost", c->host->info.name);
     if (sc_container_removing(c)) {
         sc_settle_removed(r, c); /* there is no host left that could have it */
         return;

@@ -153,7 +153,7 @@ static void explain(struct sc_region *r, const struct sc_query *q, const struct 
     int rejected[SC_FILTER_COUNT];
     if (named) {
         sc_place_survey(r->slots, r->slot_count, q);
-        snprintf(out, size, "host \"%s\" does not fit: %s", named->name,
+        snprintf(out, size, "host \"%s\" does not fit: %s", named->info.name,
                  sc_filter_name(sc_slot_check(sc_host_slot(named), q)));
         return;
     }
@@ -171,10 +171,8 @@ struct sc_host *sc_move_find(struct sc_region *r, struct sc_container *c, const 
     sc_query_of(r, &q, c, NULL);
     sc_move_relax(r, &q, c);
     sc_host_slot(c->host)->excluded_stamp = q.stamp;
-    if (wanted) {
-        q.only = named ? &named->slot : &r->slot_count; /* of which none is looked at */
-        q.only_count = named != NULL;
-    }
+    if (wanted)
+        sc_query_only(&q, named);
     ptrdiff_t best = sc_places_best(r, &q);
     if (best < 0 && reason)
         explain(r, &q, named, reason, reason_size);
@@ -256,11 +254,11 @@ static void begin(struct sc_region *r, struct sc_container *c, struct sc_operati
     leave(c, op, true);
     sc_container_renumber(r, c);
     sc_container_sync(r, c, false);
-    strcpy(op->host, c->host->name);
+    strcpy(op->host, c->host->info.name);
     sc_operation_reason(r, op, NULL);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_PLACED);
     if (to)
-        snprintf(text, sizeof text, "to host \"%s\"", to->name);
+        snprintf(text, sizeof text, "to host \"%s\"", to->info.name);
     else
         snprintf(text, sizeof text, "it will wait for a place");
     sc_container_event(r, c, "moving", HARPOON__V1__SEVERITY__SEVERITY_INFO, op, text);
@@ -372,7 +370,7 @@ bool sc_move_elsewhere(struct sc_region *r, struct sc_container *c, struct sc_op
     if (op->excluded_count >= SC_EXCLUDED_MAX)
         return false;
     sc_operation_exclude(r, op, c->host, false);
-    snprintf(text, sizeof text, "host \"%s\" could not make it: %s", c->host->name,
+    snprintf(text, sizeof text, "host \"%s\" could not make it: %s", c->host->info.name,
              error ? error->message : "no reason given");
     sc_container_event(r, c, "moving", HARPOON__V1__SEVERITY__SEVERITY_WARNING, op, text);
     leave(c, op, true);

@@ -126,7 +126,8 @@ static Google__Rpc__Status *check_mode(const struct sc_host *h, uint8_t need)
     if (!(need & ~sc_host_slot(h)->modes))
         return NULL;
     return hp_status_add_metadata(hp_status_new(HP_CODE_FAILED_PRECONDITION, "NETWORK_MODE_NOT_OFFERED",
-                                                "host \"%s\" does not offer network mode %s", h->name, mode_name(need)),
+                                                "host \"%s\" does not offer network mode %s", h->info.name,
+                                                mode_name(need)),
                                   "host", h->full_name);
 }
 

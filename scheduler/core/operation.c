@@ -292,7 +292,7 @@ struct sc_blob *sc_operation_pack(struct sc_region *r, const struct sc_operation
     m.change.len = op->change_len;
     m.restart_serial = op->restart_serial;
     if (op->hold)
-        m.held_host = (char *)op->hold->host->name;
+        m.held_host = (char *)op->hold->host->info.name;
     if (op->wanted_host)
         m.wanted_host = op->wanted_host;
     m.parent = (char *)op->parent;

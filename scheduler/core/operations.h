@@ -156,6 +156,8 @@ void sc_pending_try(struct sc_region *r);
 /* Prepares a query: marks the slots that the anti-affinity group and earlier refusals (op, may be NULL) rule out. */
 void sc_query_init(struct sc_region *r, struct sc_query *q, const struct sc_res *need,
                    const Harpoon__V1__ContainerSpec *spec, const char *project, const struct sc_operation *op);
+/* Only that host is looked at; NULL: none. */
+void sc_query_only(struct sc_query *q, const struct sc_host *named);
 
 /* The same for a container, whose create or move `op` is, or NULL. */
 void sc_query_of(struct sc_region *r, struct sc_query *q, const struct sc_container *c, const struct sc_operation *op);

@@ -14,7 +14,7 @@ static void keep_together(struct sc_region *r, struct sc_query *q, const struct 
     if (!g || !g->count)
         return;
     if (g->count > r->only_room) {
-        size_t *only = realloc(r->only, g->count * sizeof *only);
+        uint32_t *only = realloc(r->only, g->count * sizeof *only);
         if (!only) {
             sc_fail(r, HP_ENOMEM);
             return;
@@ -24,13 +24,20 @@ static void keep_together(struct sc_region *r, struct sc_query *q, const struct 
     }
     for (size_t i = 0; i < g->count; i++) {
         sc_host_slot(g->members[i].host)->affine_stamp = q->stamp;
-        r->only[i] = g->members[i].host->slot;
+        r->only[i] = g->members[i].host->info.at;
     }
     q->affine = true;
     if (q->only) /* by name: the check tells */
         return;
     q->only = r->only;
     q->only_count = g->count;
+}
+
+void sc_query_only(struct sc_query *q, const struct sc_host *named)
+{
+    static const uint32_t nowhere;
+    q->only = named ? &named->info.at : &nowhere;
+    q->only_count = named != NULL;
 }
 
 static void spread_out(struct sc_region *r, struct sc_query *q, const char *project)
@@ -44,7 +51,7 @@ static void spread_out(struct sc_region *r, struct sc_query *q, const char *proj
     const struct sc_group *g = sc_group_find(r, "=", project, p->spread_group);
     sc_topology_clear(t);
     for (size_t i = 0; g && i < g->count; i++)
-        sc_topology_mark(t, g->members[i].host->slot, g->members[i].count);
+        sc_topology_mark(t, g->members[i].host->info.at, g->members[i].count);
     for (size_t i = 0; i < p->n_spread_constraints; i++) {
         int level = (int)p->spread_constraints[i]->topology - (int)HARPOON__V1__TOPOLOGY__TOPOLOGY_ZONE;
         if (level >= 0 && level < SC_LEVELS)
@@ -79,9 +86,7 @@ void sc_query_init(struct sc_region *r, struct sc_query *q, const struct sc_res 
     q->storage_count = sc_storage_needs(spec, r->needs);
     q->storage_counts = q->storage_count || r->storage_hosts;
     if (wish && *wish->host) {
-        struct sc_host *named = hp_map_get(&r->hosts, wish->host);
-        q->only = named ? &named->slot : &r->slot_count; /* of which none is looked at */
-        q->only_count = named != NULL;
+        sc_query_only(q, hp_map_get(&r->hosts, wish->host));
     }
     if (wish && *wish->anti_affinity_group) {
         struct sc_group *g = sc_group_find(r, "", project, wish->anti_affinity_group);
@@ -113,7 +118,7 @@ void sc_place_on(struct sc_region *r, struct sc_container *c, struct sc_operatio
     sc_pending_remove(r, op);
     sc_container_assign(r, c, h);
     sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_CREATING, "");
-    strcpy(op->host, h->name);
+    strcpy(op->host, h->info.name);
     sc_operation_reason(r, op, NULL);
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_PLACED);
     sc_container_event(r, c, what, HARPOON__V1__SEVERITY__SEVERITY_INFO, op, NULL);
@@ -216,12 +221,12 @@ void sc_slots_add(struct sc_slots *f, const struct sc_host *h)
     if (f->all)
         return;
     for (size_t i = 0; i < f->count; i++)
-        if (f->index[i] == h->slot)
+        if (f->index[i] == h->info.at)
             return;
     if (f->count == SC_SLOTS_MAX)
         f->all = true;
     else
-        f->index[f->count++] = h->slot;
+        f->index[f->count++] = h->info.at;
 }
 
 void sc_pending_freed(struct sc_region *r, const struct sc_host *h)

@@ -567,7 +567,7 @@ ptrdiff_t sc_index_best(struct sc_index *x, const struct sc_slot *slots, size_t 
     }
     if (q->only) {
         for (size_t i = 0; i < q->only_count; i++)
-            look_at(&s, (uint32_t)q->only[i]);
+            look_at(&s, q->only[i]);
     } else {
         search_kinds(&s);
     }

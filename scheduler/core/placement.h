@@ -164,8 +164,8 @@ struct sc_query {
     bool image;     /* where the image is counts */
     const struct sc_storage_item *storage; /* what its volumes claim */
     size_t storage_count;
-    bool storage_counts; /* some hosts have storage classes: so that they are kept free for what asks for them */
-    const size_t *only;  /* slots that are looked at, no others; NULL: all */
+    bool storage_counts;  /* some hosts have storage classes: so that they are kept free for what asks for them */
+    const uint32_t *only; /* slots that are looked at, no others; NULL: all */
     size_t only_count;
 };
 

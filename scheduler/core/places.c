@@ -48,23 +48,23 @@ int sc_places_reserve(struct sc_region *r, size_t count)
 
 int sc_places_facts(struct sc_region *r, const struct sc_host *h)
 {
-    int code = sc_topology_put(&r->topology, h->slot, h->info.pb->zone, h->pb->rack);
+    int code = sc_topology_put(&r->topology, h->info.at, h->info.pb->zone, h->pb->rack);
     for (size_t i = 0; i < r->index_count && !code; i++)
-        code = sc_index_facts(&r->indexes[i], r->slots, r->slot_count, h->slot);
+        code = sc_index_facts(&r->indexes[i], r->slots, r->slot_count, h->info.at);
     return code;
 }
 
 void sc_places_touch(struct sc_region *r, const struct sc_host *h)
 {
     for (size_t i = 0; i < r->index_count; i++)
-        sc_index_touch(&r->indexes[i], r->slots, h->slot);
+        sc_index_touch(&r->indexes[i], r->slots, h->info.at);
 }
 
 void sc_places_primaries(struct sc_region *r, const struct sc_host *h, int32_t delta)
 {
-    sc_topology_primaries(&r->topology, h->slot, delta);
+    sc_topology_primaries(&r->topology, h->info.at, delta);
     for (size_t i = 0; i < r->index_count; i++)
-        sc_index_primaries(&r->indexes[i], h->slot, delta);
+        sc_index_primaries(&r->indexes[i], h->info.at, delta);
 }
 
 const struct sc_weights *sc_places_weights(const struct sc_region *r, const Harpoon__V1__PlacementSpec *spec)
@@ -87,5 +87,5 @@ ptrdiff_t sc_places_best(struct sc_region *r, const struct sc_query *q)
 void sc_places_check(const struct sc_region *r, const struct sc_host *h)
 {
     for (size_t i = 0; i < r->index_count; i++)
-        sc_index_check(&r->indexes[i], r->slots, h->slot);
+        sc_index_check(&r->indexes[i], r->slots, h->info.at);
 }

@@ -166,7 +166,7 @@ static bool is_coming(const struct sc_hold *x)
 static void look_elsewhere(struct sc_region *r, struct sc_operation *op, const struct sc_host *h)
 {
     char text[256];
-    snprintf(text, sizeof text, "the place on host \"%s\" was let go: another one is looked for", h->name);
+    snprintf(text, sizeof text, "the place on host \"%s\" was let go: another one is looked for", h->info.name);
     sc_operation_reason(r, op, text);
     op->preempt_looked = false;
     sc_preempt_waits(r, op);
@@ -202,9 +202,9 @@ static void begin(struct sc_region *r, struct sc_operation *op, const struct sc_
     struct sc_container *c = op->container;
     sc_victims_text(v, victims, sizeof victims);
     if (v->count)
-        snprintf(text, sizeof text, "preempts on host \"%s\": %s", v->host->name, victims);
+        snprintf(text, sizeof text, "preempts on host \"%s\": %s", v->host->info.name, victims);
     else
-        snprintf(text, sizeof text, "waits for what is being removed on host \"%s\"", v->host->name);
+        snprintf(text, sizeof text, "waits for what is being removed on host \"%s\"", v->host->info.name);
     if (!hold(r, op, v->host))
         return;
     grow(r, op->hold);

@@ -98,7 +98,7 @@ static int by_use(const void *a, const void *b)
 {
     const struct sc_host *x = *(struct sc_host *const *)a, *y = *(struct sc_host *const *)b;
     double d = use_of(y) - use_of(x);
-    return d > 0 ? 1 : d < 0 ? -1 : x->slot < y->slot ? -1 : 1;
+    return d > 0 ? 1 : d < 0 ? -1 : x->info.at < y->info.at ? -1 : 1;
 }
 
 static int by_gain(const void *a, const void *b)

@@ -47,7 +47,7 @@ static bool hold(struct sc_region *r, struct sc_operation *op, struct sc_host *h
     op->need = res;
     op->need.disk_bytes += sc_storage_total(spec);
     sc_res_add(&p->used, &op->need);
-    strcpy(op->host, h->name);
+    strcpy(op->host, h->info.name);
     bool held = sc_hold_take(r, op, h, &res, storage, g);
     sc_storage_unref(storage);
     return held;
@@ -83,7 +83,7 @@ void sc_reserve_host_lost(struct sc_region *r, const struct sc_host *h)
         if (op->hold->host == h)
             sc_operation_end(
                 r, op, HARPOON__V1__STAGE__STAGE_FAILED,
-                hp_status_new(HP_CODE_FAILED_PRECONDITION, "HOST_LOST", "host \"%s\" was declared lost", h->name));
+                hp_status_new(HP_CODE_FAILED_PRECONDITION, "HOST_LOST", "host \"%s\" was declared lost", h->info.name));
     }
 }
 

@@ -88,7 +88,7 @@ static void take_place(struct sc_region *r, struct sc_host *h, struct sc_contain
     sc_container_assign(r, c, h);
     h->info.storage_smaller |= sc_slot_storage_overdrawn(sc_host_slot(h)); /* it is there, room or not */
     sc_container_state(r, c, HARPOON__V1__CONTAINER_STATE__CONTAINER_STATE_CREATING, "");
-    strcpy(op->host, h->name);
+    strcpy(op->host, h->info.name);
     sc_operation_reason(r, op, NULL);
     if (op->stage == HARPOON__V1__STAGE__STAGE_RECORDED)
         sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_PLACED);
@@ -111,7 +111,7 @@ static void end_older(struct sc_region *r, struct sc_container *c)
         if (op->generation > last)
             continue;
         if (sc_operation_places(op) && !c->leaving) {
-            strcpy(op->host, c->host->name);
+            strcpy(op->host, c->host->info.name);
             sc_operation_end(r, op, HARPOON__V1__STAGE__STAGE_SUCCEEDED, NULL);
             continue;
         }

@@ -85,9 +85,7 @@ struct sc_host_own {
 
 struct sc_host {
     struct sc_region *region;
-    size_t slot; /* index in region->slots */
-    struct sc_slot_info info;
-    const char *name; /* short; the end of its full name */
+    struct sc_slot_info info; /* its name is the end of full_name */
     struct sc_host_own pb[1];
     struct sc_make *make; /* what it has in common */
     struct sc_image_set images;
@@ -99,15 +97,16 @@ struct sc_host {
     struct sc_list strays;     /* sc_stray.on_host */
     uint32_t stray_count, stray_bytes;
     uint32_t container_count;
-    bool stray;      /* it was told to remove or to leave alone something that has no place there: asked again later */
-    bool stray_open; /* … and no inventory has shown since that it was done */
-    bool inventory_specs; /* the inventory request asks for specs */
-    bool specs_wanted;    /* something unknown was found: ask again, with specs */
-    uint8_t voice;        /* enum sc_voice, as counted */
-    bool settled;         /* an inventory was taken in, in this reign */
-    bool inventoried;     /* … and in this session: what earlier ones said is older */
-    bool passed_over;     /* an attachment was ignored as older than the one in force */
-    bool dirty, urgent;   /* to be written; and with the next batch */
+    uint8_t voice;  /* enum sc_voice, as counted */
+    bool stray : 1; /* it was told to remove or to leave alone something that has no place there: asked again later */
+    bool stray_open : 1;      /* … and no inventory has shown since that it was done */
+    bool inventory_specs : 1; /* the inventory request asks for specs */
+    bool specs_wanted : 1;    /* something unknown was found: ask again, with specs */
+    bool settled : 1;         /* an inventory was taken in, in this reign */
+    bool inventoried : 1;     /* … and in this session: what earlier ones said is older */
+    bool passed_over : 1;     /* an attachment was ignored as older than the one in force */
+    bool dirty : 1;           /* to be written */
+    bool urgent : 1;          /* … and with the next batch */
     struct hp_load load;
     struct sc_list load_link; /* in region->loads while the load is known */
     struct sc_sample sample;  /* the last one */
@@ -288,7 +287,8 @@ struct sc_known {
 
 /* A few indices of slots, or all of them. */
 struct sc_slots {
-    size_t index[SC_SLOTS_MAX], count;
+    uint32_t index[SC_SLOTS_MAX];
+    size_t count;
     bool all;
     bool skew; /* all for those with a limit to their skew: it may allow others now */
 };
@@ -325,7 +325,7 @@ struct sc_region {
     size_t attached_count;               /* hosts */
     size_t function_hosts;               /* those that have network functions */
     uint32_t stamp;                      /* of the last placement query */
-    size_t *only;                        /* slots of the query's affinity group */
+    uint32_t *only;                      /* slots of the query's affinity group */
     size_t only_room;
     struct sc_storage_item needs[SC_STORAGE_NEEDS_MAX]; /* of the query */
     size_t storage_hosts;                               /* that have storage classes */

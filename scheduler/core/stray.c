@@ -40,7 +40,7 @@ bool sc_stray_bars(struct sc_region *r, struct sc_operation *op)
         r, op, HARPOON__V1__STAGE__STAGE_FAILED,
         hp_status_new(HP_CODE_ALREADY_EXISTS, "CONTAINER_QUARANTINED",
                       "host \"%s\" has it already (uid %s), under quarantine: delete it, then adopt that",
-                      s->host->name, s->uid));
+                      s->host->info.name, s->uid));
     return true;
 }
 
@@ -208,7 +208,7 @@ void sc_stray_load(struct sc_region *r, struct sc_host *h, const Harpoon__V1__Ho
 static Google__Rpc__Status *refuse(int code, const char *reason, const struct sc_stray *s, const char *text)
 {
     return hp_status_add_metadata(hp_status_new(code, reason, "container \"%s\" (uid %s) on host \"%s\" %s", s->name,
-                                                s->uid, s->host->name, text),
+                                                s->uid, s->host->info.name, text),
                                   "container", s->name);
 }
 
@@ -230,7 +230,7 @@ static Google__Rpc__Status *check_room(const struct sc_region *r, const struct s
     if (f == SC_FITS)
         return NULL;
     return hp_status_add_metadata(hp_status_new(HP_CODE_RESOURCE_EXHAUSTED, "HOST_FULL",
-                                                "host \"%s\" has no room left for it: %s", s->host->name,
+                                                "host \"%s\" has no room left for it: %s", s->host->info.name,
                                                 sc_filter_name(f)),
                                   "filter", sc_filter_name(f));
 }
@@ -283,7 +283,7 @@ static void adopt(struct sc_region *r, struct sc_stray *s, struct sc_operation *
     memcpy(c->operation_id, op->id, sizeof c->operation_id);
     sc_container_bump(r, c); /* a command that the host has not had yet takes it out of quarantine */
     sc_container_sync(r, c, true);
-    strcpy(op->host, h->name);
+    strcpy(op->host, h->info.name);
     strcpy(op->uid, s->uid);
     op->generation = c->generation;
     sc_operation_move(r, op, HARPOON__V1__STAGE__STAGE_RECORDED);

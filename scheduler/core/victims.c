@@ -241,7 +241,7 @@ static bool is_better(const struct sc_victims *a, const struct sc_victims *b)
     if (a->count != b->count)
         return a->count < b->count;
     int size = by_size(&a->size, &b->size);
-    return size ? size < 0 : a->host->slot < b->host->slot;
+    return size ? size < 0 : a->host->info.at < b->host->info.at;
 }
 
 void sc_victims_find(struct sc_region *r, const struct sc_query *q, int priority, const struct sc_slots *among,
@@ -315,9 +315,9 @@ static int fill(const struct sc_region *r, const struct sc_victims *v, const str
     if (!r->config.preemption)
         snprintf(text, sizeof text, "the region allows no preemption");
     else if (v->host && !v->count)
-        snprintf(text, sizeof text, "would wait for what is being removed on host \"%s\"", v->host->name);
+        snprintf(text, sizeof text, "would wait for what is being removed on host \"%s\"", v->host->info.name);
     else if (v->host)
-        snprintf(text, sizeof text, "would preempt on host \"%s\": %s", v->host->name, victims);
+        snprintf(text, sizeof text, "would preempt on host \"%s\": %s", v->host->info.name, victims);
     else
         snprintf(text, sizeof text, "nothing that may go makes room");
     out->detail = strdup(text);

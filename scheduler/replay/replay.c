@@ -175,7 +175,7 @@ static int note_place(struct replay *x, const struct sc_container *c, bool had_i
             return hp_fail(x->e, HP_ENOMEM, "%s", hp_strerror(HP_ENOMEM));
         out->places = more;
     }
-    snprintf(out->places[out->creates], sizeof *out->places, "%s", c && c->host ? c->host->name : "");
+    snprintf(out->places[out->creates], sizeof *out->places, "%s", c && c->host ? c->host->info.name : "");
     out->creates++;
     out->refused += !c;
     out->placed += c && c->host;
@@ -210,7 +210,7 @@ static int create(struct replay *x, const Harpoon__V1__Container *m, const struc
     int code = request(x, &q);
     const struct sc_container *c = code ? NULL : find(x, m->name);
     if (!code)
-        code = note_place(x, c, c && c->host && hosts && sc_image_on(hosts, count, (uint32_t)c->host->slot));
+        code = note_place(x, c, c && c->host && hosts && sc_image_on(hosts, count, c->host->info.at));
     free(hosts);
     return code;
 }

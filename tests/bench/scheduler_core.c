@@ -154,7 +154,7 @@ static const char *host_of(const char *uid)
         fprintf(stderr, "container %s is not placed\n", uid);
         exit(1);
     }
-    return c->host->name;
+    return c->host->info.name;
 }
 
 static void done(const char *uid, bool journalled)

@@ -32,7 +32,7 @@ static const char *host_of(struct scw *w, unsigned id)
 {
     const struct sc_container *c = container(w, id);
     assert_non_null(c);
-    return c->host ? c->host->name : "";
+    return c->host ? c->host->info.name : "";
 }
 
 /* `request` numbers the request; the container is named by the member's id. */

@@ -49,7 +49,7 @@ static const char *create(struct scw *w, unsigned id, Harpoon__V1__PlacementSpec
     sc_region_check(w->region);
     const struct sc_container *c = sc_container_find(w->region, full);
     assert_non_null(c);
-    return c->host ? c->host->name : "";
+    return c->host ? c->host->info.name : "";
 }
 
 static void members_of_an_affinity_group_share_a_host(void **state)
@@ -89,7 +89,7 @@ static void members_of_an_anti_affinity_group_never_do(void **state)
     assert_string_equal(create(w, 3, &p), "");
     attach(w, "h3", NULL, NULL); /* what waits is placed when a host comes */
     const struct sc_container *c = sc_container_find(w->region, "projects/p/regions/r1/containers/c3");
-    assert_string_equal(c->host->name, "h3");
+    assert_string_equal(c->host->info.name, "h3");
     scw_free(w);
 }
 

@@ -194,7 +194,7 @@ static const char *create(struct scw *w, unsigned id, const char *image)
     const struct sc_container *c = sc_container_find(w->region, full);
     assert_non_null(c);
     assert_non_null(c->host);
-    return c->host->name;
+    return c->host->info.name;
 }
 
 static void run(struct scw *w, unsigned id, const char *host, const char *found)

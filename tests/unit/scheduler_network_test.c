@@ -78,7 +78,7 @@ static const char *create(struct scw *w, unsigned id, const char *name, int mode
     scw_create_spec(w, id, name, &q.spec, 0);
     sc_region_check(w->region);
     const struct sc_container *c = container(w, name);
-    return c->host ? c->host->name : "";
+    return c->host ? c->host->info.name : "";
 }
 
 static const char *why_waits(struct scw *w, const char *name)
@@ -96,7 +96,7 @@ static void done(struct scw *w, const char *name)
     const struct sc_container *c = container(w, name);
     char uid[27], host[64];
     snprintf(uid, sizeof uid, "%s", c->uid);
-    snprintf(host, sizeof host, "%s", c->host->name);
+    snprintf(host, sizeof host, "%s", c->host->info.name);
     scw_done(w, host, uid, w->commands[w->command_count - 1].generation);
     sc_region_check(w->region);
 }
@@ -123,7 +123,7 @@ static void a_container_goes_where_its_mode_is_offered(void **state)
     assert_string_equal(why_waits(w, "c4"), "waits for a host: none of 2 fits (2 without the network mode)");
     assert_string_equal(create(w, 5, "c5", 7, 0), ""); /* of a later version: better nowhere */
     attach(w, "h3", MODE(OVERLAY), 0, 0);
-    assert_string_equal(container(w, "c4")->host->name, "h3"); /* it woke */
+    assert_string_equal(container(w, "c4")->host->info.name, "h3"); /* it woke */
     scw_free(w);
 }
 
@@ -149,7 +149,7 @@ static void there_are_never_more_containers_than_functions(void **state)
     scw_verb(w, 5, P(DELETE), "c2", NULL);
     assert_int_equal(functions(w, "h1"), 2);
     removed(w, "c2");
-    assert_string_equal(container(w, "c3")->host->name, "h1");
+    assert_string_equal(container(w, "c3")->host->info.name, "h1");
     assert_null(container(w, "c4")->host);
     assert_int_equal(functions(w, "h1"), 2);
     scw_free(w);
@@ -165,7 +165,7 @@ static void a_refused_one_takes_its_function_elsewhere(void **state)
     snprintf(uid, sizeof uid, "%s", scw_uid(w, "c1"));
     scw_result(w, "h1", uid, 1, REFUSED, 0, "no network function is left");
     sc_region_check(w->region);
-    assert_string_equal(container(w, "c1")->host->name, "h2");
+    assert_string_equal(container(w, "c1")->host->info.name, "h2");
     assert_int_equal(functions(w, "h1"), 0);
     assert_int_equal(functions(w, "h2"), 1);
     scw_free(w);
@@ -192,7 +192,7 @@ static void a_move_holds_a_function_at_both_ends(void **state)
     sc_region_check(w->region);
     assert_int_equal(functions(w, "h2"), 1);
     removed(w, "c1");
-    assert_string_equal(container(w, "c1")->host->name, "h2");
+    assert_string_equal(container(w, "c1")->host->info.name, "h2");
     assert_int_equal(functions(w, "h1"), 0);
     assert_int_equal(functions(w, "h2"), 1);
     scw_free(w);
@@ -224,7 +224,7 @@ static void bandwidth_is_claimed_with_overcommit(void **state)
     scw_request(w, 5, &q);
     assert_null(container(w, "c2")->host);
     done(w, "c1");
-    assert_string_equal(container(w, "c2")->host->name, "h1");
+    assert_string_equal(container(w, "c2")->host->info.name, "h1");
     assert_int_equal(container(w, "c2")->host->info.claimed.network_bps, 141000000);
     x.network_bps = SC_NETWORK_BPS_MAX + 1;
     scw_request(w, 6, &q);

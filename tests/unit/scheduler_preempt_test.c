@@ -34,7 +34,7 @@ static struct sc_container *container(struct scw *w, const char *name)
 static const char *host_of(struct scw *w, const char *name)
 {
     const struct sc_container *c = container(w, name);
-    return c->host ? c->host->name : "";
+    return c->host ? c->host->info.name : "";
 }
 
 static int64_t claimed(struct scw *w, const char *host)
@@ -62,7 +62,7 @@ static void done(struct scw *w, const char *name)
             continue;
         char uid[27];
         strcpy(uid, x->uid);
-        scw_done(w, c->host->name, uid, x->generation);
+        scw_done(w, c->host->info.name, uid, x->generation);
         sc_region_check(w->region);
         return;
     }

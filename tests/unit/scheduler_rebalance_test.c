@@ -103,7 +103,7 @@ static void what_was_proposed_can_be_done(void **state)
         struct sc_container *c = sc_container_find(w->region, m->moves[i]->container);
         scw_verb(w, 30 + (unsigned)i, P(MOVE), name, "");
         scw_done(w, "h1", scw_uid(w, name), c->generation);
-        assert_string_equal(c->host->name, to); /* the best is what was proposed */
+        assert_string_equal(c->host->info.name, to); /* the best is what was proposed */
         scw_done(w, to, scw_uid(w, name), c->generation);
     }
     Harpoon__V1__ProposeMovesResponse *rest = ask(w, 0, 0);

@@ -63,7 +63,7 @@ static const char *create(struct scw *w, unsigned id, const char *name, int64_t 
     snprintf(full, sizeof full, "projects/p/regions/r1/containers/%s", name);
     const struct sc_container *c = sc_container_find(w->region, full);
     sc_region_check(w->region);
-    return !c ? NULL : c->host ? c->host->name : "";
+    return !c ? NULL : c->host ? c->host->info.name : "";
 }
 
 static int stage_of(struct scw *w, unsigned id)

@@ -49,7 +49,7 @@ static const char *create(struct scw *w, unsigned id, Harpoon__V1__PlacementSpec
     sc_region_check(w->region);
     const struct sc_container *c = container(w, id);
     assert_non_null(c);
-    return c->host ? c->host->name : "";
+    return c->host ? c->host->info.name : "";
 }
 
 static void delete (struct scw *w, unsigned id, unsigned request)
@@ -58,7 +58,7 @@ static void delete (struct scw *w, unsigned id, unsigned request)
     snprintf(name, sizeof name, "c%u", id);
     const struct sc_container *c = container(w, id);
     char host[64], uid[27];
-    snprintf(host, sizeof host, "%s", c->host ? c->host->name : "");
+    snprintf(host, sizeof host, "%s", c->host ? c->host->info.name : "");
     snprintf(uid, sizeof uid, "%s", c->uid);
     scw_verb(w, request, HARPOON__INTERNAL__V1__REQUEST__PAYLOAD_DELETE, name, "");
     if (*host)
@@ -97,7 +97,7 @@ static int distinct(struct scw *w, unsigned count, size_t length)
     for (unsigned i = 1; i <= count; i++) {
         bool fresh = true;
         for (unsigned k = 1; k < i && fresh; k++)
-            fresh = strncmp(container(w, i)->host->name, container(w, k)->host->name, length) != 0;
+            fresh = strncmp(container(w, i)->host->info.name, container(w, k)->host->info.name, length) != 0;
         n += fresh;
     }
     return n;
@@ -137,7 +137,7 @@ static void the_skew_is_kept_and_what_waits_for_it_wakes(void **state)
         "waits for a host: none of 2 fits (1 in a zone that has too many of the spread group, 1 short of cpu)");
     assert_string_not_equal(create(w, 5, NULL), ""); /* others are not concerned */
     attach(w, "b2", "b", "", 4000);
-    assert_string_equal(container(w, 4)->host->name, "b2");
+    assert_string_equal(container(w, 4)->host->info.name, "b2");
     scw_free(w);
 }
 
@@ -161,7 +161,7 @@ static void a_zone_that_has_gone_holds_nothing_back(void **state)
     q.project = (char *)"";
     scw_request(w, 90, &q);
     assert_non_null(container(w, 4)->host); /* the least is now that of zone a */
-    assert_string_equal(container(w, 4)->host->name, "a1");
+    assert_string_equal(container(w, 4)->host->info.name, "a1");
     scw_free(w);
 }
 
@@ -183,7 +183,7 @@ static void a_member_that_goes_makes_room_in_its_zone(void **state)
     assert_string_equal(create(w, 5, &p), "b1");
     assert_string_equal(create(w, 6, &p), "b1");
     assert_string_not_equal(create(w, 7, &p), "");
-    p.host = (char *)(strcmp(container(w, 7)->host->name, "a1") ? "b1" : "a1");
+    p.host = (char *)(strcmp(container(w, 7)->host->info.name, "a1") ? "b1" : "a1");
     assert_string_equal(create(w, 8, &p), ""); /* by name: the skew is stronger */
     delete (w, 4, 91);
     assert_non_null(container(w, 8));
@@ -222,8 +222,8 @@ static void roles_change_and_are_counted_anew(void **state)
         create(w, i, &p);
     assert_int_equal(distinct(w, 12, 3), 12);
     p.role = REPLICA;
-    char zone = container(w, 5)->host->name[0], first[64];
-    snprintf(first, sizeof first, "%s", container(w, 5)->host->name);
+    char zone = container(w, 5)->host->info.name[0], first[64];
+    snprintf(first, sizeof first, "%s", container(w, 5)->host->info.name);
     update_role(w, 50, 5, REPLICA, ""); /* the replica that it becomes leaves room for a primary on its host */
     assert_int_equal(w->verdict_code, 0);
     assert_int_equal(sc_body(container(w, 5))->spec->placement->role, REPLICA);

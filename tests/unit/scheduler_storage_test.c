@@ -78,7 +78,7 @@ static const char *host_of(struct scw *w, const char *name)
     char full[96];
     snprintf(full, sizeof full, "projects/p/regions/r1/containers/%s", name);
     const struct sc_container *c = sc_container_find(w->region, full);
-    return !c ? NULL : c->host ? c->host->name : "";
+    return !c ? NULL : c->host ? c->host->info.name : "";
 }
 
 static const char *create(struct scw *w, unsigned id, const char *name, const struct want *x)

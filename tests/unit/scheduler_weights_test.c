@@ -133,7 +133,7 @@ static void create(struct scw *w, struct hp_rng *g, unsigned id)
     const struct sc_container *c = sc_container_find(w->region, full);
     assert_ptr_equal(c->host, best < 0 ? NULL : w->region->slots[best].info->host);
     if (c->host)
-        scw_done(w, c->host->name, c->uid, 1);
+        scw_done(w, c->host->info.name, c->uid, 1);
     if (id % 16 == 0)
         sc_region_check(w->region);
 }
