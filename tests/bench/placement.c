@@ -5,7 +5,8 @@
  * Legs: "steady" (every host's load comes once in 10 s, measured by the time that placing takes), "load-each" (with every placement the load of one random host),
  * "scan" (no index: the look at every host that the index replaces, for comparison in the same run). As "steady", with one more thing that every request asks for: "spread" (of one of 256
  * groups of up to 64, over 5 zones of racks of 40 hosts), "max-skew" (the same, with limits for zone, rack and host at random), "primaries" (a third of the requests are), "image" (on 60 %,
- * 15 %, … of the hosts), "preferences". Prints one JSON object.
+ * 15 %, … of the hosts), "preferences", "storage" (volumes of one class or two). "mixed": each request asks for any of these and for a network mode, by the shares of `mixture`. Prints one
+ * JSON object.
  *
  * The fleet is half full of random claims; containers come, and as many go. A placement is: the metrics that are due, the choice, the claim of what was chosen,
  * and the end of one earlier container, one after the other; the next request sees all of it. Making requests, and checking, are not counted.
@@ -52,7 +53,7 @@ static struct sc_res *filled; /* by host: claimed before the first placement */
 static double metrics_each,
     metrics_due; /* samples that have come with each placement of this block; not yet taken in */
 static int64_t placed, checked, mismatches;
-static bool scan, load_each;
+static bool scan, load_each, mixed;
 static unsigned asks; /* set of FLEET_… */
 
 static int64_t ns(clockid_t clock)
@@ -93,10 +94,27 @@ static void metrics(void)
     }
 }
 
+/* Percent of the requests of a mixed load that ask for each. */
+static const struct {
+    unsigned what;
+    uint64_t percent;
+} mixture[] = {{FLEET_STORAGE, 40}, {FLEET_NETWORK, 20}, {FLEET_SPREAD, 20}, {FLEET_SKEW, 5},
+               {FLEET_PRIMARY, 10}, {FLEET_IMAGE, 10},   {FLEET_PREFER, 10}};
+
+static unsigned mix(void)
+{
+    unsigned what = 0;
+    for (size_t i = 0; i < sizeof mixture / sizeof *mixture; i++)
+        what |= hp_rng_below(&rng, 100) < mixture[i].percent ? mixture[i].what : 0;
+    return what;
+}
+
 static void make(struct request *x)
 {
     fleet_request(&fleet, 50, &x->asked);
-    if (asks)
+    if (mixed)
+        fleet_ask(&fleet, mix(), &x->asked);
+    else if (asks)
         fleet_ask(&fleet, asks == FLEET_PRIMARY && hp_rng_below(&rng, 3) ? 0 : asks, &x->asked);
     x->group = hp_rng_below(&rng, 10) ? -1 : (int)hp_rng_below(&rng, GROUPS);
 }
@@ -202,14 +220,16 @@ int main(int argc, char **argv)
     scan = !strcmp(argv[2], "scan");
     load_each = !strcmp(argv[2], "load-each");
     asks = asked_by(argv[2]);
+    mixed = !strcmp(argv[2], "mixed");
     hp_rng_init(&rng, seed * 31 + hosts);
     fleet_init(&fleet, &(struct fleet_options){.hosts = hosts,
                                                .zones = 5,
-                                               .racks = asks ? 1 + (int)(hosts / 200) : 0,
+                                               .racks = asks || mixed ? 1 + (int)(hosts / 200) : 0,
                                                .sizes = 8,
                                                .labels = 3,
                                                .tainted_percent = 5,
-                                               .storage_percent = asks & FLEET_STORAGE ? 60 : 0,
+                                               .sriov_percent = mixed ? 30 : 0,
+                                               .storage_percent = mixed || asks & FLEET_STORAGE ? 60 : 0,
                                                .seed = seed});
     live_max = hosts * 20 < LIVE_MAX ? hosts * 20 : LIVE_MAX;
     lives = calloc(live_max, sizeof *lives);
