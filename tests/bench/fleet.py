@@ -140,9 +140,10 @@ class Region:
     def routers(self):
         return sorted(n for n, p in self.stack.status().items() if p["role"] == "event-router")
 
-    def attach(self, per_s=500, seconds=600, report_s=1):
+    def attach(self, seconds=900, report_s=1):
         """Starts the fleet and waits until all are READY. Gives the seconds that the attachments took, as the fleet saw them."""
         processes = -(-self.agents // PROCESS_AGENTS)
+        per_s = 500 if processes == 1 else 200  # a large fleet's heartbeats alone take most of a core on each side, and a handshake takes 2 ms on each
         began = time.monotonic()
         ready = [self.start_fleet(n, processes, per_s, report_s) for n in range(processes)]
 
