@@ -157,6 +157,8 @@ static void end(struct hp_consumer *c, struct sub *s)
     assert(s->state == SUB_OPENING || s->state == SUB_ACTIVE);
     struct hp_error e = {0};
     put_owed(c, s);
+    if (!hp_amqp_conn_is_open(c->conn))
+        return;
     amqp_channel_close_t m = {.reply_code = AMQP_REPLY_SUCCESS, .reply_text = amqp_cstring_bytes("paused")};
     if (hp_amqp_put_method(hp_amqp_conn_out(c->conn), channel_of(c, s), AMQP_CHANNEL_CLOSE_METHOD, &m, &e)) {
         drop(c, s, &e);
