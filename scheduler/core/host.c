@@ -272,7 +272,7 @@ void sc_host_metrics(struct sc_region *r, const Harpoon__Internal__V1__MetricsBa
         const Harpoon__Internal__V1__HostSample *x = b->samples[i];
         struct sc_host *h = hp_map_get(&r->hosts, x->host);
         if (attach_missed(h, b->router, x->session)) {
-            announce = true;
+            announce |= h || !r->full;
             continue;
         }
         if (x->session != h->pb->session)
@@ -331,13 +331,31 @@ static void resume(struct sc_region *r, struct sc_host *h)
     }
 }
 
+/* Told once a reign. Agents go on trying: when the limit is raised they are announced again, by their metrics. */
+static void leave_out(struct sc_region *r, const char *host)
+{
+    char subject[96], text[256];
+    if (r->full)
+        return;
+    r->full = true;
+    snprintf(subject, sizeof subject, "regions/%s", r->name);
+    snprintf(text, sizeof text, "host \"%.64s\" is not taken in, and no other new one: there are %zu hosts (hosts_max)",
+             host, r->config.hosts_max);
+    sc_event_emit(r, &(struct sc_event_args){.type = "region.full",
+                                             .subject = subject,
+                                             .message = text,
+                                             .severity = HARPOON__V1__SEVERITY__SEVERITY_CRITICAL});
+}
+
 void sc_host_attach(struct sc_region *r, const Harpoon__Internal__V1__Report *m)
 {
     const Harpoon__Internal__V1__AgentHello *hello = m->attach;
     struct sc_host *h = hp_map_get(&r->hosts, m->host);
     bool first = !h;
-    if (first && r->hosts.count >= r->config.hosts_max)
+    if (first && r->hosts.count >= r->config.hosts_max) {
+        leave_out(r, m->host);
         return;
+    }
     if (first && !(h = sc_host_new(r, m->host)))
         return;
     if (!*m->router)

@@ -624,6 +624,7 @@ void sc_region_stats(const struct sc_region *r, struct sc_region_stats *ret)
         .quarantined = (int64_t)r->stray_count,
         .breakers_open = (int64_t)r->breaker_count,
         .braked = r->braked,
+        .full = r->full,
         .restored = r->restored,
         .victims = r->victims,
         .preempted = r->preempted,

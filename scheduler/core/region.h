@@ -291,6 +291,7 @@ struct sc_region_stats {
     int64_t sequence, watermark, backlog, hosts, hosts_attached, containers, operations_active, pending;
     int64_t breakers_open;
     bool braked;                /* too many hosts are silent: none is given up */
+    bool full;                  /* hosts were left out: there are hosts_max */
     int64_t quarantined;        /* containers that hosts have and the record does not know */
     bool restored;              /* hosts are still being asked after a restore */
     int64_t victims, preempted; /* containers that are being removed for others; and have been, in this reign */

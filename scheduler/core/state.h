@@ -335,6 +335,7 @@ struct sc_region {
     size_t breaker_count;          /* open, of all hosts */
     size_t voices[SC_VOICE_COUNT]; /* hosts, by their voice */
     bool braked;
+    bool full; /* in this reign hosts were left out, for there are hosts_max */
     bool restored,
         restored_changed;  /* the record was restored, and hosts are still being asked; this is to be written */
     struct sc_list strays; /* sc_stray.link */

@@ -488,6 +488,7 @@ static void show(struct sc_lead *l)
     hp_metric_set(&l->metrics.quarantined, s.quarantined);
     hp_metric_set(&l->metrics.breakers, s.breakers_open);
     hp_metric_set(&l->metrics.braked, s.braked);
+    hp_metric_set(&l->metrics.full, s.full);
     hp_metric_set(&l->metrics.victims, s.victims);
     hp_metric_add(&l->metrics.preempted, s.preempted - l->preempted);
     l->preempted = s.preempted;

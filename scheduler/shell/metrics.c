@@ -27,6 +27,8 @@ void sc_lead_metrics_register(struct sc_lead_metrics *m, const char *region)
         "breakers of hosts that are open; a host has one for each of cpu, memory, io, network");
     add(&m->braked, m, HP_METRIC_GAUGE, "harpoon_scheduler_braked",
         "1 while too many hosts are silent at once: none of them is given up");
+    add(&m->full, m, HP_METRIC_GAUGE, "harpoon_scheduler_full",
+        "1 when hosts were left out, because the region has hosts_max");
     add(&m->victims, m, HP_METRIC_GAUGE, "harpoon_scheduler_victims",
         "containers that are being removed for others of a higher priority");
     add(&m->preempted, m, HP_METRIC_COUNTER, "harpoon_scheduler_preempted_total",

@@ -7,7 +7,7 @@
 struct sc_lead_metrics {
     char labels[96];
     struct hp_metric leading, hosts, hosts_attached, containers, operations, pending, sequence, watermark;
-    struct hp_metric quarantined, restored, breakers, braked, victims, preempted;
+    struct hp_metric quarantined, restored, breakers, braked, full, victims, preempted;
     struct hp_metric stream_up, stream_remakes;
     struct hp_metric requests, reports, poison, commits, rows, commit_time, takeovers;
 };

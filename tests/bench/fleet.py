@@ -127,6 +127,8 @@ class Region:
         if not self.tls:
             for n in range(self.stack.shape["routers"]):
                 self.stack.configure(f"r1-router-{n + 1}", router={"plain": "yes"})
+        if self.agents > 15000:
+            self.stack.configure("sched-1", scheduler={"hosts_max": 2 * self.agents})
         self.stack.up()
         self.client = self.stack.client()
         return self

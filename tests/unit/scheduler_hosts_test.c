@@ -622,6 +622,49 @@ static void events_are_kept_for_so_many(void **state)
     scw_free(w);
 }
 
+static bool has(const struct scw *w, const char *what)
+{
+    return strstr(w->trace, what) != NULL;
+}
+
+static int64_t hosts_of(const struct scw *w)
+{
+    struct sc_region_stats s;
+    sc_region_stats(w->region, &s);
+    return s.hosts;
+}
+
+/* Hosts over the limit are left out loudly, and come in when a reign has a higher one. */
+static void a_full_region_says_so(void **state)
+{
+    struct sc_region_config c;
+    sc_region_config_defaults(&c);
+    c.hosts_max = 2;
+    struct scw *w = scw_new(&c);
+    scw_attach(w, "h1", 1, 4000, 8192);
+    scw_attach(w, "h2", 1, 4000, 8192);
+    assert_false(has(w, "region.full"));
+    scw_attach(w, "h3", 1, 4000, 8192);
+    scw_attach(w, "h4", 1, 4000, 8192);
+    const char *told = strstr(w->trace, "region.full r1");
+    assert_non_null(told);
+    assert_null(strstr(told + 1, "region.full"));
+    assert_int_equal(hosts_of(w), 2);
+    scw_clear(w);
+    scw_attach(w, "h1", 2, 4000, 8192); /* one that is in may come back */
+    assert_true(has(w, "host.attached h1"));
+    scw_clear(w);
+    metrics(w, "er2", "h3", 1);
+    assert_false(has(w, "announce"));
+    w->config.hosts_max = 3;
+    scw_takeover(w);
+    metrics(w, "er2", "h3", 1);
+    assert_true(has(w, "announce"));
+    scw_attach(w, "h3", 1, 4000, 8192);
+    assert_int_equal(hosts_of(w), 3);
+    scw_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -645,6 +688,7 @@ int main(void)
         cmocka_unit_test(poison_is_told_apart),
         cmocka_unit_test(an_unknown_session_makes_its_router_announce),
         cmocka_unit_test(events_are_kept_for_so_many),
+        cmocka_unit_test(a_full_region_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
