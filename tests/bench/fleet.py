@@ -127,7 +127,7 @@ class Region:
         if not self.tls:
             for n in range(self.stack.shape["routers"]):
                 self.stack.configure(f"r1-router-{n + 1}", router={"plain": "yes"})
-        if self.agents > 15000:
+        if self.agents > PROCESS_AGENTS:  # a scheduler takes 20,000 unless it is told otherwise
             self.stack.configure("sched-1", scheduler={"hosts_max": 2 * self.agents})
         self.stack.up()
         self.client = self.stack.client()
