@@ -174,7 +174,8 @@ static int setup(void **state)
     struct hp_metric *gauges[] = {&lead.metrics.hosts,     &lead.metrics.hosts_attached, &lead.metrics.containers,
                                   &lead.metrics.pending,   &lead.metrics.operations,     &lead.metrics.sequence,
                                   &lead.metrics.watermark, &lead.metrics.quarantined,    &lead.metrics.restored,
-                                  &lead.metrics.breakers,  &lead.metrics.braked,         &lead.metrics.victims};
+                                  &lead.metrics.breakers,  &lead.metrics.braked,         &lead.metrics.victims,
+                                  &lead.metrics.full};
     for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++)
         gauges[i]->kind = HP_METRIC_GAUGE;
     assert_int_equal(hp_topology_region(&lead.topology, "r1", &e), 0);
