@@ -145,7 +145,7 @@ struct hp_consumer_options {
 };
 int hp_consumer_new(uv_loop_t *loop, const struct hp_consumer_options *o, struct hp_consumer **ret,
                     struct hp_error *e) HP_MUST_CHECK;
-/* Loop thread. Also acks all earlier ones of the same subscription when `multiple`. */
+/* Loop thread. Also acks all earlier ones of the same subscription when `multiple`; that may wait (ack_delay_ms). */
 void hp_consumer_ack(struct hp_consumer *c, int subscription, uint64_t tag, bool multiple);
 /* Loop thread. Dead-letters one message (basic.reject without requeue): poison only. */
 void hp_consumer_reject(struct hp_consumer *c, int subscription, uint64_t tag);

@@ -31,11 +31,10 @@ static bool wanted(const struct sc_region *r)
 
 static void tell(struct sc_region *r, const char *type, Harpoon__V1__Severity severity, const char *what)
 {
-    char subject[96], text[256];
-    snprintf(subject, sizeof subject, "regions/%s", r->name);
+    char text[256];
     snprintf(text, sizeof text, "%zu of %zu hosts are silent (brake_percent %d): %s", r->voices[SC_VOICE_SILENT],
              r->voices[SC_VOICE_SILENT] + r->voices[SC_VOICE_HEARD], r->config.brake_percent, what);
-    sc_event_emit(r, &(struct sc_event_args){.type = type, .subject = subject, .message = text, .severity = severity});
+    sc_event_region(r, type, severity, text);
 }
 
 bool sc_brake_check(struct sc_region *r)

@@ -59,6 +59,14 @@ void sc_event_emit(struct sc_region *r, const struct sc_event_args *a)
     sc_mark_add(r, sequence, r->time.wall_ns);
 }
 
+void sc_event_region(struct sc_region *r, const char *type, Harpoon__V1__Severity severity, const char *message)
+{
+    char subject[96];
+    snprintf(subject, sizeof subject, "regions/%s", r->name);
+    sc_event_emit(r,
+                  &(struct sc_event_args){.type = type, .subject = subject, .message = message, .severity = severity});
+}
+
 /* ---- What the stream has not confirmed ----
  *
  * In order of sequence: those that fly or are confirmed, then those that wait. While the stream is away all wait; when there are too many, the later ones are let go and form a hole, which is

@@ -334,17 +334,13 @@ static void resume(struct sc_region *r, struct sc_host *h)
 /* Told once a reign. Agents go on trying: when the limit is raised they are announced again, by their metrics. */
 static void leave_out(struct sc_region *r, const char *host)
 {
-    char subject[96], text[256];
+    char text[256];
     if (r->full)
         return;
     r->full = true;
-    snprintf(subject, sizeof subject, "regions/%s", r->name);
     snprintf(text, sizeof text, "host \"%.64s\" is not taken in, and no other new one: there are %zu hosts (hosts_max)",
              host, r->config.hosts_max);
-    sc_event_emit(r, &(struct sc_event_args){.type = "region.full",
-                                             .subject = subject,
-                                             .message = text,
-                                             .severity = HARPOON__V1__SEVERITY__SEVERITY_CRITICAL});
+    sc_event_region(r, "region.full", HARPOON__V1__SEVERITY__SEVERITY_CRITICAL, text);
 }
 
 void sc_host_attach(struct sc_region *r, const Harpoon__Internal__V1__Report *m)

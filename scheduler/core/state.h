@@ -440,6 +440,8 @@ struct sc_event_args {
 };
 /* Takes the next sequence, packs, and adds to the next batch. */
 void sc_event_emit(struct sc_region *r, const struct sc_event_args *a);
+/* One of the region itself. */
+void sc_event_region(struct sc_region *r, const char *type, Harpoon__V1__Severity severity, const char *message);
 /* Behind all others. It is published with `out`, unless it must wait; NULL: it waits. */
 void sc_backlog_add(struct sc_region *r, int64_t sequence, struct sc_blob *body, struct sc_messages *out);
 void sc_backlog_published(struct sc_region *r, int64_t sequence, bool confirmed);

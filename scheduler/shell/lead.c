@@ -20,8 +20,7 @@ enum {
     BACKOFF_MAX_MS = 5000,
     LINGER_MS = 2000,
     TOKEN_PREFETCH = 10,
-    ACK_DELAY_MS =
-        100, /* nobody waits for an acknowledgement, and one less for each message is half of what a quorum queue does for it */
+    ACK_DELAY_MS = 100, /* nobody waits for an acknowledgement, and each is an entry in the log of a quorum queue */
     MEMORY_BYTES_MAX = 256 << 20,
 };
 
