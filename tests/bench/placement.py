@@ -4,10 +4,10 @@
     --placements N        of each leg (200000); a leg without index makes as many as take about two seconds
     --asked-hosts N       legs with something more asked for are left out in larger fleets, which they take minutes to fill (10000)
     --seed N              (1)
-    --smoke               500 hosts, 300 placements
+    --smoke               1,000 hosts, 300 placements (of mixed requests fewer hosts cannot take nine tenths)
 
 Legs: "steady" (each host's load comes every 10 s), "load-each" (with every placement the load of one random host), "scan" (the look at every host that the index
-replaces), and, as "steady" with one more thing asked for, "spread", "max-skew", "primaries", "image", "preferences", "storage". The head of placement.c says what counts, how it could cheat, and what prevents it. Fails on a placement that is not the best.
+replaces), and, as "steady" with one more thing asked for, "spread", "max-skew", "primaries", "image", "preferences", "storage", or several of them, "mixed". The head of placement.c says what counts, how it could cheat, and what prevents it. Fails on a placement that is not the best.
 """
 import argparse
 import json
@@ -39,11 +39,11 @@ def main(argv):
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args(argv)
     if args.smoke:
-        args.hosts, args.placements = "500", 300
+        args.hosts, args.placements = "1000", 300
     legs, failed = [], False
     for hosts in (int(n) for n in args.hosts.split(",")):
         checks = max(20, min(2000, CHECKED_HOSTS // hosts))
-        asked = ("spread", "max-skew", "primaries", "image", "preferences", "storage") if hosts <= args.asked_hosts else ()
+        asked = ("spread", "max-skew", "primaries", "image", "preferences", "storage", "mixed") if hosts <= args.asked_hosts else ()
         for leg in ("steady", "load-each", *asked, "scan"):
             placements = min(args.placements, max(40, SCANNED_HOSTS // hosts)) if leg == "scan" else args.placements
             result, code = run(hosts, leg, placements, 0 if leg == "scan" else checks, args.seed)
