@@ -276,8 +276,8 @@ static void test_exits_are_reported(void **state)
     assert_int_equal(runtime_host_run(h, &j, HA_JOB_RESTART, "c1", &s), 0);
     assert_int_equal(h->exits, 0);
     st = j.result;
-    await_log_times(h, "c1", "started",
-                    2); /* before, it has no trap, and may still be the runtime's child: runc's ends otherwise */
+    /* Before that it has no trap, and may still be the runtime's child: runc's ends otherwise. */
+    await_log_times(h, "c1", "started", 2);
     assert_int_equal(kill((pid_t)st.pid, SIGTERM), 0);
     assert_true(runtime_host_await_exits(h, 1));
     assert_string_equal(h->exit_uid, "c1");

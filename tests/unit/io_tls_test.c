@@ -31,7 +31,6 @@ static void second_connection_resumes_the_session(void **state)
     world_done(&w);
 }
 
-/* Tickets are not verified again by OpenSSL: an expired certificate must not live on by them. */
 /* OpenSSL asks this what time it is: the program's own function comes before the C library's. */
 static time_t ahead_s;
 
@@ -44,6 +43,7 @@ time_t time(time_t *ret)
     return now.tv_sec + ahead_s;
 }
 
+/* Tickets are not verified again by OpenSSL: an expired certificate must not live on by them. */
 static void resumption_ends_with_the_certificate(void **state)
 {
     struct world w;
