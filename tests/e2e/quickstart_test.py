@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -17,16 +18,23 @@ class QuickstartTest(unittest.TestCase):
         state = tempfile.mkdtemp(prefix="hp-", dir=ROOT)
         self.addCleanup(shutil.rmtree, state, ignore_errors=True)
         self.addCleanup(subprocess.run, [STACK, "--state", state, "down"], capture_output=True, check=False)
-        for _ in range(2):  # the second run finds everything there
+
+        def quickstart():
             done = subprocess.run([os.path.join(TOP, "deploy/quickstart"), "--state", state, "--build", BUILD], capture_output=True, text=True,
                                   timeout=300, check=False)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        quickstart()
+        quickstart()  # finds everything there
         env = dict(re.findall(r"^export (\w+)='?([^'\n]*)'?$", subprocess.run([STACK, "--state", state, "env"], capture_output=True, text=True,
                                                                            check=True).stdout, re.M))
 
         def harpoon(*args):
             return subprocess.run([CLI, *args], env={**os.environ, **env}, capture_output=True, text=True, check=True).stdout
         self.assertRegex(harpoon("get", "containers"), r"hello\s+RUNNING")
+        for host in ("r1-h1", "r1-h2"):
+            subprocess.run([STACK, "--state", state, "kill", host], check=True, capture_output=True)
+        os.kill(int(json.loads(harpoon("get", "container", "hello", "-o", "json"))["status"]["pid"]), signal.SIGKILL)
+        quickstart()  # as after a reboot: the agent makes it run again, after a pause
         container = json.loads(harpoon("get", "container", "hello", "-o", "json"))
         pid = int(container["status"]["pid"])
         self.assertEqual(machine.identity(pid), (pid, int(container["status"]["pidStartTicks"])))
