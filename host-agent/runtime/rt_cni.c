@@ -5,12 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -19,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "rt_cni_lock.h"
 #include "rt_fs.h"
 #include "rt_functions.h"
 #include "rt_ports.h"
@@ -29,8 +28,6 @@
 #define NSFS_MAGIC_NUMBER 0x6e736673
 #define RECORD_MAX (256 << 10)
 #define RULE_MS 20000
-#define LOCK_WAIT_MS 10000
-#define LOCK_POLL_MS 5
 #define SRIOV HARPOON__V1__NETWORK_MODE__NETWORK_MODE_SRIOV
 
 static bool is_mount_point(const char *path)
@@ -81,26 +78,6 @@ static void begin_masquerade(const struct ha_cni *cni)
         hp_warn("containers do not reach other networks under the host's address", HP_S("error", e.message));
 }
 
-/* A plugin's own children are known to nobody, but inherit the lock. */
-static int wait_for_plugins(struct ha_cni *cni, struct hp_error *e)
-{
-    char path[sizeof cni->data_dir + 16];
-    snprintf(path, sizeof path, "%s/plugins.lock", cni->data_dir);
-    cni->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (cni->lock_fd < 0)
-        return hp_fail_errno(e, HP_EIO, errno, "open %s", path);
-    for (int waited = 0; flock(cni->lock_fd, LOCK_EX | LOCK_NB) != 0; waited += LOCK_POLL_MS) {
-        if (errno != EWOULDBLOCK)
-            return hp_fail_errno(e, HP_EIO, errno, "lock %s", path);
-        if (waited >= LOCK_WAIT_MS) {
-            hp_warn("network plugins of an earlier agent still run: going on without their end", HP_S("lock", path));
-            return 0;
-        }
-        (void)poll(NULL, 0, LOCK_POLL_MS);
-    }
-    return 0;
-}
-
 int ha_cni_init(struct ha_cni *cni, const char *state_dir, const char *run_dir, struct hp_error *e)
 {
     int rc = 0;
@@ -116,7 +93,7 @@ int ha_cni_init(struct ha_cni *cni, const char *state_dir, const char *run_dir, 
     if (rc == 0)
         rc = ha_fs_mkdirs(cni->netns_dir, 0711, e);
     if (rc == 0)
-        rc = wait_for_plugins(cni, e);
+        rc = ha_cni_lock(cni->data_dir, &cni->lock_fd, e);
     if (rc)
         return rc;
     /* Shared, so that unpinning is seen by every mount namespace that was copied from ours meanwhile: else a copy would keep the network alive. */

@@ -181,19 +181,14 @@ static int32_t read_exit_code(struct ha_rt *rt, const char *uid)
     return end == text || code < 0 || code > 255 ? -1 : (int32_t)code;
 }
 
-/* A create whose process was never recorded may still be under way in the hands of conmon and of network plugins, without the agent that began it. */
+/* A create whose process was never recorded may still be under way in the hands of conmon, without the agent that began it. */
 static int end_strays(struct ha_rt *rt, const char *uid, const struct ha_run *run, struct hp_error *e)
 {
-    char bundle[512], netns[640];
+    char bundle[512];
     int rc = ha_run_path(&rt->store, uid, "", bundle, sizeof bundle, e);
     if (rc || run->pid > 0 || access(bundle, F_OK) != 0)
         return rc;
-    rc = ha_cni_netns_path(&rt->cni, uid, netns, sizeof netns, e);
-    if (rc == 0)
-        rc = ha_proc_kill_by_argument(bundle, e);
-    if (rc == 0 && netns_there(rt, uid))
-        rc = ha_proc_kill_by_argument(netns, e);
-    return rc;
+    return ha_proc_kill_by_argument(bundle, e);
 }
 
 static int record_exit(struct ha_rt *rt, const char *uid, struct hp_error *e)

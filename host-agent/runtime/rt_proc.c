@@ -382,8 +382,12 @@ int ha_proc_open_exact(pid_t pid, int64_t ticks)
     return found < 0 ? (int)found : -ESRCH;
 }
 
-static bool has_argument(const char *pid, const char *argument)
+/* Says of a process, by its name in /proc, whether it is one of those. */
+typedef bool (*which_fn)(const char *pid, const void *arg);
+
+static bool has_argument(const char *pid, const void *arg)
 {
+    const char *argument = arg;
     char path[300], buf[4096];
     snprintf(path, sizeof path, "/proc/%s/cmdline", pid);
     HA_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -397,17 +401,44 @@ static bool has_argument(const char *pid, const char *argument)
     return false;
 }
 
+struct held_file {
+    const char
+        *name; /* its last part: other files are not looked at, which might be on a server that does not answer */
+    dev_t dev;
+    ino_t ino;
+};
+
+static bool holds_file(const char *pid, const void *arg)
+{
+    const struct held_file *file = arg;
+    char path[300], link[4096];
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%s/fd", pid);
+    DIR *dir = strtol(pid, NULL, 10) == getpid() ? NULL : opendir(path);
+    for (struct dirent *d; !found && dir && (d = readdir(dir));) {
+        struct stat st;
+        ssize_t n = readlinkat(dirfd(dir), d->d_name, link, sizeof link - 1);
+        link[n > 0 ? n : 0] = '\0';
+        const char *last = strrchr(link, '/');
+        found = last && strcmp(last + 1, file->name) == 0 && fstatat(dirfd(dir), d->d_name, &st, 0) == 0 &&
+                st.st_dev == file->dev && st.st_ino == file->ino;
+    }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
 /* One look through /proc. Returns how many were found. */
-static int kill_matching(const char *argument)
+static int kill_matching(which_fn which, const void *arg)
 {
     DIR *dir = opendir("/proc");
     struct dirent *d;
     int found = 0;
     while (dir && (d = readdir(dir))) {
-        if (d->d_name[0] < '1' || d->d_name[0] > '9' || !has_argument(d->d_name, argument))
+        if (d->d_name[0] < '1' || d->d_name[0] > '9' || !which(d->d_name, arg))
             continue;
         HA_CLOSE int pidfd = ha_proc_pidfd((pid_t)strtol(d->d_name, NULL, 10));
-        if (pidfd < 0 || !has_argument(d->d_name, argument)) /* still the same process, now that we hold it */
+        if (pidfd < 0 || !which(d->d_name, arg)) /* still the same process, now that we hold it */
             continue;
         found++;
         (void)ha_proc_signal(pidfd, SIGKILL);
@@ -422,9 +453,19 @@ int ha_proc_kill_by_argument(const char *argument, struct hp_error *e)
 {
     /* Twice none: one may have been between fork and exec. */
     for (int tries = 0, none = 0; tries < 20; tries++) {
-        none = kill_matching(argument) == 0 ? none + 1 : 0;
+        none = kill_matching(has_argument, argument) == 0 ? none + 1 : 0;
         if (none == 2)
             return 0;
     }
     return hp_fail(e, HP_ETIMEDOUT, "processes of %s do not end", argument);
+}
+
+int ha_proc_kill_holders(const char *path)
+{
+    struct stat st;
+    const char *last = strrchr(path, '/');
+    if (stat(path, &st) != 0)
+        return 0;
+    const struct held_file file = {.name = last ? last + 1 : path, .dev = st.st_dev, .ino = st.st_ino};
+    return kill_matching(holds_file, &file);
 }

@@ -62,6 +62,8 @@ int64_t ha_proc_start_ticks(pid_t pid);
 /* Kills every process that has exactly `argument` among its arguments, until there is none any more: what an agent that died had begun goes on without it. Reads all of
  * /proc: for repairs. HP_ETIMEDOUT when they do not end. */
 int ha_proc_kill_by_argument(const char *argument, struct hp_error *e) HP_MUST_CHECK;
+/* Kills every other process that has the file open, in one look through /proc, which costs a link read for each open file of the machine. Returns how many there were. */
+int ha_proc_kill_holders(const char *path);
 
 /* Which program a process runs: device and inode of its executable. */
 struct ha_program {

@@ -640,12 +640,13 @@ static void test_kill_in_the_middle_of_a_create(void **state)
     removed(h, "warm");
     s.network.mode = HARPOON__V1__NETWORK_MODE__NETWORK_MODE_BRIDGE;
     for (int delay = 2; delay < 90; delay += 8) {
+        runtime_host_leave(h);
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
             struct runtime_host other = *h;
             struct ha_job job = {0};
-            runtime_host_attach(&other);
+            runtime_host_enter_child(&other);
             (void)runtime_host_run(&other, &job, HA_JOB_CREATE, "c1", &s);
             for (;;)
                 pause();
@@ -653,7 +654,7 @@ static void test_kill_in_the_middle_of_a_create(void **state)
         sleep_ms(10 + delay);
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
-        runtime_host_reopen(h);
+        runtime_host_enter(h);
         if (delay % 16 == 2) {
             j = (struct ha_job){.generation = 5};
             assert_int_equal(runtime_host_run(h, &j, HA_JOB_CREATE, "c1", &s), 0);

@@ -166,6 +166,42 @@ static void test_plugins_of_a_dead_agent_end_first(void **state)
     assert_int_equal(unlink(done), 0);
 }
 
+/* One that does not end by itself is ended: here it is stopped. An address without a container's name, as a plugin leaves it that is killed between two steps, is free again;
+ * those of containers stay. */
+static void test_plugins_that_stand_still_are_ended(void **state)
+{
+    struct runtime_host *h = *state;
+    struct test_spec s;
+    struct ha_rt_state first;
+    char nobody[sizeof h->dir + 96], *taken;
+    int status;
+    bridged(h, &s);
+    runs(h, HA_JOB_CREATE, "c1", &s, &first);
+    snprintf(nobody, sizeof nobody, "%s/state/cni/harpoon-%s/%.*s99", h->dir, h->bridge,
+             (int)(strrchr(h->subnet, '.') + 1 - h->subnet), h->subnet);
+    close(open(nobody, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    assert_int_equal(access(nobody, F_OK), 0);
+    pid_t plugin = fork();
+    assert_true(plugin >= 0);
+    if (plugin == 0) {
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(plugin, &status, WUNTRACED), plugin);
+    assert_true(WIFSTOPPED(status));
+    runtime_host_reopen(h);
+    assert_int_equal(waitpid(plugin, &status, WNOHANG), plugin);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGKILL);
+    assert_int_not_equal(access(nobody, F_OK), 0);
+    taken = runtime_host_text("%s/state/cni/harpoon-%s/%.*s", h->dir, h->bridge, (int)strcspn(first.address, "/"),
+                              first.address);
+    assert_non_null(strstr(taken, "c1"));
+    free(taken);
+    await_fetch(first.address, 8080);
+    removed(h, "c1");
+}
+
 static void test_containers_reach_each_other(void **state)
 {
     struct runtime_host *h = *state;
@@ -285,8 +321,13 @@ static void test_network_is_given_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(test_address_stays), BOTH(test_address_after_a_reboot), BOTH(test_containers_reach_each_other),
-        BOTH(test_ports),         BOTH(test_network_is_given_up),    BOTH(test_plugins_of_a_dead_agent_end_first),
+        BOTH(test_address_stays),
+        BOTH(test_address_after_a_reboot),
+        BOTH(test_containers_reach_each_other),
+        BOTH(test_ports),
+        BOTH(test_network_is_given_up),
+        BOTH(test_plugins_of_a_dead_agent_end_first),
+        BOTH(test_plugins_that_stand_still_are_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,7 +60,7 @@ static void on_exit_of(void *user, const char *uid, const struct ha_rt_state *st
     h->exit_state = *state;
 }
 
-static void open_rt(struct runtime_host *h)
+void runtime_host_enter(struct runtime_host *h)
 {
     char state[160], run[160];
     snprintf(state, sizeof state, "%s/state", h->dir);
@@ -94,12 +94,6 @@ static void open_loop(struct runtime_host *h)
     uv_timer_start(&h->ticking, tick, 50, 50);
 }
 
-void runtime_host_attach(struct runtime_host *h)
-{
-    open_loop(h);
-    open_rt(h);
-}
-
 void runtime_host_open(struct runtime_host *h, const char *runtime)
 {
     const char *const *insecure = h->insecure;
@@ -118,7 +112,7 @@ void runtime_host_open(struct runtime_host *h, const char *runtime)
     must((ready ? shell("cp -r %s %s/layout", ready, h->dir)
                 : shell("/usr/bin/python3 %s/lib/oci_layout.py %s/layout", tests ? tests : "tests", h->dir)) == 0,
          "make images");
-    open_rt(h);
+    runtime_host_enter(h);
 }
 
 static void closed(void *user)
@@ -126,7 +120,7 @@ static void closed(void *user)
     *(bool *)user = true;
 }
 
-static void close_rt(struct runtime_host *h)
+void runtime_host_leave(struct runtime_host *h)
 {
     bool done = false;
     ha_rt_close(h->rt, closed, &done);
@@ -137,8 +131,14 @@ static void close_rt(struct runtime_host *h)
 
 void runtime_host_reopen(struct runtime_host *h)
 {
-    close_rt(h);
-    open_rt(h);
+    runtime_host_leave(h);
+    runtime_host_enter(h);
+}
+
+void runtime_host_enter_child(struct runtime_host *h)
+{
+    open_loop(h);
+    runtime_host_enter(h);
 }
 
 /* Prints and counts what a command lists. */
@@ -190,7 +190,7 @@ int runtime_host_close(struct runtime_host *h)
     n += leftovers("address", "ls %s/state/cni/harpoon-%s 2>/dev/null | grep '^10'", h->dir, h->bridge);
     n += leftovers("interface", "ip -o link show master %s 2>/dev/null", h->bridge);
     n += leftovers("host port", "ls %s/state/cni/ports 2>/dev/null", h->dir);
-    close_rt(h);
+    runtime_host_leave(h);
     n += leftovers("firewall rule", "iptables-save 2>/dev/null | grep -F '%.*s'", (int)strcspn(h->subnet, "/") - 1,
                    h->subnet);
     n += leftovers("mount", "grep -F %s /proc/self/mountinfo", h->dir);

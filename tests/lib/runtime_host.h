@@ -33,10 +33,12 @@ struct test_spec {
 
 /* Makes directories and images, opens the runtime. Aborts with a message on failure. */
 void runtime_host_open(struct runtime_host *h, const char *runtime);
-/* Opens a runtime of its own on the same directories, for a process that was forked off. */
-void runtime_host_attach(struct runtime_host *h);
-/* Closes and opens again, as a restart of the agent does. */
+/* Closes and opens again, as a restart of the agent does; the two halves of it. */
 void runtime_host_reopen(struct runtime_host *h);
+void runtime_host_leave(struct runtime_host *h);
+void runtime_host_enter(struct runtime_host *h);
+/* For a process that was forked off while the runtime was closed: opens it on a loop of its own. */
+void runtime_host_enter_child(struct runtime_host *h);
 /* Closes, checks that nothing of it is left on the machine, removes the directories. Returns the number of leftovers, each printed. */
 int runtime_host_close(struct runtime_host *h);
 
