@@ -37,11 +37,7 @@ void sc_host_touch(struct sc_region *r, const struct sc_host *h)
 
 void sc_host_claim(struct sc_region *r, const struct sc_host *h, const struct sc_res *old, const struct sc_res *fresh)
 {
-    if (sc_slot_claim(sc_host_slot(h), old, fresh)) {
-        if (sc_places_facts(r, h))
-            sc_fail(r, HP_ENOMEM);
-        return;
-    }
+    sc_slot_claim(sc_host_slot(h), old, fresh);
     sc_host_touch(r, h);
 }
 

@@ -16,7 +16,9 @@ void sc_cells_done(struct sc_cells *c)
 {
     hp_map_done(&c->ids);
     free(c->items);
+    free(c->modes);
     free(c->seats);
+    free(c->racks);
 }
 
 int sc_cells_reserve(struct sc_cells *c, size_t count)
@@ -36,6 +38,23 @@ int sc_cells_reserve(struct sc_cells *c, size_t count)
     return 0;
 }
 
+static int reserve_rack(struct sc_cells *c, uint32_t rack)
+{
+    if (rack < c->rack_count)
+        return 0;
+    uint32_t count = c->rack_count ? c->rack_count : 16;
+    while (count <= rack)
+        count *= 2;
+    struct sc_rack_cells *racks = realloc(c->racks, count * sizeof *racks);
+    if (!racks)
+        return HP_ENOMEM;
+    c->racks = racks;
+    for (uint32_t i = c->rack_count; i < count; i++)
+        racks[i] = (struct sc_rack_cells){.first = NONE};
+    c->rack_count = count;
+    return 0;
+}
+
 static int cell_of(struct sc_cells *c, uint32_t rack, uint32_t zone, uint32_t labels, uint32_t *ret)
 {
     char name[32];
@@ -52,12 +71,21 @@ static int cell_of(struct sc_cells *c, uint32_t rack, uint32_t zone, uint32_t la
         if (!items)
             return HP_ENOMEM;
         c->items = items;
+        struct sc_cell_modes *modes = realloc(c->modes, room * sizeof *modes);
+        if (!modes)
+            return HP_ENOMEM;
+        c->modes = modes;
         c->room = room;
     }
-    int code = hp_map_put(&c->ids, name, (void *)((uintptr_t)c->count + 1), NULL);
+    int code = reserve_rack(c, rack);
+    if (!code)
+        code = hp_map_put(&c->ids, name, (void *)((uintptr_t)c->count + 1), NULL);
     if (code)
         return code;
-    c->items[c->count] = (struct sc_cell){.rack = rack, .zone = zone, .labels = labels, .first = NONE};
+    c->items[c->count] =
+        (struct sc_cell){.rack = rack, .zone = zone, .labels = labels, .first = NONE, .next = c->racks[rack].first};
+    c->modes[c->count] = (struct sc_cell_modes){{0}};
+    c->racks[rack].first = c->count;
     *ret = c->count++;
     return 0;
 }
@@ -84,7 +112,14 @@ static void count_again(struct sc_cells *c, const struct sc_topology *t, struct 
         add_least(x, primaries_of(t, i), 1);
 }
 
-int sc_cells_put(struct sc_cells *c, const struct sc_topology *t, uint32_t slot, uint32_t zone, uint32_t labels)
+static void count_modes(struct sc_cell_modes *x, unsigned modes, int delta)
+{
+    for (; modes; modes &= modes - 1)
+        x->hosts[__builtin_ctz(modes)] += (uint32_t)delta;
+}
+
+int sc_cells_put(struct sc_cells *c, const struct sc_topology *t, uint32_t slot, uint32_t zone, uint32_t labels,
+                 uint8_t modes)
 {
     struct sc_seat *s = &c->seats[slot];
     uint32_t id;
@@ -97,6 +132,7 @@ int sc_cells_put(struct sc_cells *c, const struct sc_topology *t, uint32_t slot,
     if (x->first != NONE)
         c->seats[x->first].before = slot;
     x->first = slot;
+    count_modes(&c->modes[id], modes, 1);
     c->used += x->hosts++ == 0;
     add_least(x, primaries_of(t, slot), 1);
     return 0;
@@ -108,7 +144,7 @@ static void leave_least(struct sc_cells *c, const struct sc_topology *t, struct 
         count_again(c, t, x);
 }
 
-void sc_cells_take(struct sc_cells *c, const struct sc_topology *t, uint32_t slot)
+void sc_cells_take(struct sc_cells *c, const struct sc_topology *t, uint32_t slot, uint8_t modes)
 {
     struct sc_seat *s = &c->seats[slot];
     if (s->cell == NONE)
@@ -122,6 +158,7 @@ void sc_cells_take(struct sc_cells *c, const struct sc_topology *t, uint32_t slo
         c->seats[s->after].before = s->before;
     s->cell = NONE;
     c->used -= --x->hosts == 0;
+    count_modes(&c->modes[x - c->items], modes, -1);
     leave_least(c, t, x, primaries_of(t, slot));
 }
 

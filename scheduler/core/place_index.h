@@ -1,8 +1,8 @@
 /* place_index.h — the host that a scan of all would choose, found without looking at all.
  *
- * Hosts that can take containers are sorted into kinds: same allocatable resources and storage classes (with overcommit), zone, labels, taints, network modes, open breakers, and as much left of their
- * network functions, in quarters. What depends on the kind only is decided
- * once a request, not once a host: the filters of zone, labels and taints, and what the request costs there. Each kind keeps its hosts in a tree of bounds (place_tree.h). A
+ * Hosts that can take containers are sorted into kinds: same allocatable resources and storage classes (with overcommit), zone, labels, taints, and open breakers. What depends on
+ * the kind only is decided once a request, not once a host: the filters of zone, labels and taints, and what the request costs there. Each kind keeps its hosts in a tree of bounds
+ * (place_tree.h), which know of a subtree's hosts what they have left, too, of network functions and storage classes, and the network modes that any of them has. A
  * search takes the kinds by their bound, best first, goes down into the better child, and leaves out every subtree whose bound is not above what it has found; what it
  * reaches is checked and scored by the same functions as in a scan (sc_slot_check, sc_slot_score), in integers, so that the answer is that of the scan, ties included.
  *
@@ -17,7 +17,7 @@
  * that have the image are all looked at when they are fewer than half, else each host is taken to have it. Minima come from cells (place_cells.h); from a look at all when the request asks for a
  * label that no longer tells kinds apart, or when the group has a member on as many hosts as may be used.
  *
- * Memory: 96 bytes a host, beside its slot and its domain (topology.h). One thread; no I/O, no clock. */
+ * Memory: 108 bytes a host, beside its slot and its domain (topology.h). One thread; no I/O, no clock. */
 #ifndef SC_CORE_PLACE_INDEX_H
 #define SC_CORE_PLACE_INDEX_H
 
@@ -43,17 +43,19 @@ struct sc_kind {
     struct sc_peak peak; /* of the tree */
     uint32_t root;
     uint32_t size, zone, labels, storage; /* facets */
-    uint8_t breakers, functions;          /* as in a slot */
+    uint8_t breakers;                     /* as in a slot */
 };
 
 struct sc_index {
     struct sc_weights weights;
+    int network_in_base; /* how much of its weight leaves have in them: most requests leave functions to others, so that this part is the host's alone */
     struct sc_topology *topology; /* the owner's */
     struct sc_cells cells;
     struct sc_trees trees;
     struct sc_facets sizes, zones, labels;
-    struct sc_facets
-        storages; /* struct sc_storage: the greatest limits of the hosts with these classes; NULL: they have none */
+    struct sc_facets storages;  /* struct sc_class_set */
+    char shares[SC_SHARES][64]; /* storage classes, where struct sc_offer has what is left of them */
+    int share_count;
     struct hp_map kind_ids; /* text of facets and breakers → id + 1 */
     struct sc_kind *kinds;
     struct sc_candidate *candidates; /* of the query under way; as many as kinds */
@@ -71,7 +73,7 @@ void sc_index_init(struct sc_index *x, const struct sc_weights *weights, struct 
 void sc_index_done(struct sc_index *x);
 /* Before slots below `count` are used. HP_ENOMEM. */
 int sc_index_reserve(struct sc_index *x, size_t count) HP_MUST_CHECK;
-/* Slot i is new, or its state, limits, zone (the topology knows it already), rack, labels, taints, network modes, what is left of its functions, or breakers have changed. HP_ENOMEM: the index is no longer of use. */
+/* Slot i is new, or its state, limits, zone (the topology knows it already), rack, labels, taints, network modes, storage classes, or breakers have changed. HP_ENOMEM: the index is no longer of use. */
 int sc_index_facts(struct sc_index *x, const struct sc_slot *slots, size_t count, size_t i) HP_MUST_CHECK;
 /* Its claims or its load have changed. Slots that cannot take containers may be named, too. */
 void sc_index_touch(struct sc_index *x, const struct sc_slot *slots, size_t i);

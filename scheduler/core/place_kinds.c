@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/network.h"
 #include "wire/codec.h"
 
 enum { SIZE_BITS_EXACT = 64, SIZE_BITS_FIRST = 6 };
@@ -20,9 +19,12 @@ static void labels_free(void *item)
     harpoon__v1__host__free_unpacked(item, NULL);
 }
 
-static void storage_free(void *item)
+static void class_set_free(void *item)
 {
-    sc_storage_unref(item);
+    struct sc_class_set *set = item;
+    if (set)
+        sc_storage_unref(set->limits);
+    free(set);
 }
 
 static void facets_init(struct sc_facets *f, void (*item_free)(void *))
@@ -47,11 +49,12 @@ void sc_kinds_init(struct sc_index *x)
     facets_init(&x->sizes, free);
     facets_init(&x->zones, no_free); /* the map's own key */
     facets_init(&x->labels, labels_free);
-    facets_init(&x->storages, storage_free);
+    facets_init(&x->storages, class_set_free);
     hp_map_init(&x->kind_ids, SC_TREE_LEAF, 1);
     x->kinds = NULL;
     x->candidates = NULL;
     x->kind_count = x->kind_room = x->kinds_used = 0;
+    x->share_count = 0;
     if (!x->size_bits)
         x->size_bits = SIZE_BITS_EXACT;
 }
@@ -159,10 +162,10 @@ static int by_key(const void *a, const void *b)
     return strcmp((*x)->key, (*y)->key);
 }
 
-/* The host's labels that tell kinds apart, in order, its taints and network modes, in a host of nothing else; *text is heap. */
+/* The host's labels that tell kinds apart, in order, and its taints, in a host of nothing else; *text is heap. */
 static int labels_text(const struct sc_index *x, const Harpoon__V1__Host *host, Harpoon__V1__Host *ret, char **text)
 {
-    size_t length = sizeof "@255";
+    size_t length = 1;
     ret->labels = malloc((host->n_labels + 1) * sizeof *ret->labels);
     if (!ret->labels)
         return HP_ENOMEM;
@@ -186,20 +189,13 @@ static int labels_text(const struct sc_index *x, const Harpoon__V1__Host *host, 
     for (size_t i = 0; i < ret->n_taints; i++)
         at += sprintf(at, "!%zu %s%zu %s", strlen(ret->taints[i]->key), ret->taints[i]->key,
                       strlen(ret->taints[i]->value), ret->taints[i]->value);
-    sprintf(at, "@%d", sc_network_modes(host));
     return 0;
 }
 
 static int labels_id(struct sc_index *x, const struct sc_slot *s, uint32_t *ret)
 {
     Harpoon__V1__Host own = HARPOON__V1__HOST__INIT;
-    Harpoon__V1__HostFacts facts = HARPOON__V1__HOST_FACTS__INIT;
     char *text = NULL;
-    if (s->info->pb->facts) {
-        facts.network_modes = s->info->pb->facts->network_modes;
-        facts.n_network_modes = s->info->pb->facts->n_network_modes;
-        own.facts = &facts;
-    }
     int code = labels_text(x, s->info->pb, &own, &text);
     if (!code && !facet_find(&x->labels, text, ret)) {
         ProtobufCMessage *copy = hp_message_clone(&own.base);
@@ -227,30 +223,57 @@ static void storage_text(const struct sc_index *x, const struct sc_storage *limi
     }
 }
 
+/* Where offers tell what is left of the class; SC_SHARES: nowhere, there are too many. */
+static uint8_t column_of(struct sc_index *x, const char *name)
+{
+    for (int i = 0; i < x->share_count; i++)
+        if (!strcmp(x->shares[i], name))
+            return (uint8_t)i;
+    if (x->share_count == SC_SHARES || strlen(name) >= sizeof x->shares[0])
+        return SC_SHARES;
+    strcpy(x->shares[x->share_count], name);
+    return (uint8_t)x->share_count++;
+}
+
+static struct sc_class_set *class_set_new(struct sc_index *x, const struct sc_storage *limits)
+{
+    struct sc_class_set *set = calloc(1, sizeof *set);
+    if (!set || !limits)
+        return set;
+    set->limits = sc_storage_new(limits->items, limits->count);
+    if (!set->limits) {
+        free(set);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < limits->count; i++)
+        set->column[i] = column_of(x, limits->items[i].name);
+    return set;
+}
+
 static int storage_id(struct sc_index *x, const struct sc_slot *s, uint32_t *ret)
 {
     const struct sc_storage *limits = s->info->storage;
     char text[HP_STORAGE_CLASSES_MAX * 96];
     storage_text(x, limits, text, sizeof text);
     if (!facet_find(&x->storages, text, ret)) {
-        struct sc_storage *own = limits ? sc_storage_new(limits->items, limits->count) : NULL;
-        int code = !limits || own ? facet_add(&x->storages, text, ret) : HP_ENOMEM;
+        struct sc_class_set *fresh = class_set_new(x, limits);
+        int code = fresh ? facet_add(&x->storages, text, ret) : HP_ENOMEM;
         if (code) {
-            sc_storage_unref(own);
+            class_set_free(fresh);
             return code;
         }
-        x->storages.items[*ret] = own;
+        x->storages.items[*ret] = fresh;
     }
-    struct sc_storage *own = x->storages.items[*ret];
+    struct sc_class_set *set = x->storages.items[*ret];
     for (uint32_t i = 0; limits && i < limits->count; i++)
-        if (limits->items[i].bytes > own->items[i].bytes)
-            own->items[i].bytes = limits->items[i].bytes;
+        if (limits->items[i].bytes > set->limits->items[i].bytes)
+            set->limits->items[i].bytes = limits->items[i].bytes;
     return 0;
 }
 
 void sc_kinds_check_storage(const struct sc_index *x, uint32_t kind, const struct sc_storage *limits)
 {
-    const struct sc_storage *own = x->storages.items[x->kinds[kind].storage];
+    const struct sc_storage *own = ((const struct sc_class_set *)x->storages.items[x->kinds[kind].storage])->limits;
     assert(!own == !limits && (!own || own->count == limits->count));
     for (uint32_t i = 0; own && i < own->count; i++)
         assert(!strcmp(own->items[i].name, limits->items[i].name) && own->items[i].bytes >= limits->items[i].bytes);
@@ -281,7 +304,7 @@ static int kind_add(struct sc_index *x, const char *text, const struct sc_kind *
 int sc_kinds_of(struct sc_index *x, const struct sc_slot *s, uint32_t *ret)
 {
     char text[80];
-    struct sc_kind k = {.root = SC_TREE_NONE, .breakers = s->breakers, .functions = s->functions};
+    struct sc_kind k = {.root = SC_TREE_NONE, .breakers = s->breakers};
     int code = size_id(x, s, &k.size);
     if (!code)
         code = zone_id(x, s, &k.zone);
@@ -291,7 +314,7 @@ int sc_kinds_of(struct sc_index *x, const struct sc_slot *s, uint32_t *ret)
         code = storage_id(x, s, &k.storage);
     if (code)
         return code;
-    snprintf(text, sizeof text, "%u %u %u %u %u %u", k.size, k.zone, k.labels, k.storage, k.breakers, k.functions);
+    snprintf(text, sizeof text, "%u %u %u %u %u", k.size, k.zone, k.labels, k.storage, k.breakers);
     uintptr_t found = (uintptr_t)hp_map_get(&x->kind_ids, text);
     if (!found)
         return kind_add(x, text, &k, ret);

@@ -40,7 +40,7 @@ int sc_trees_reserve(struct sc_trees *t, uint32_t slots)
 
 static uint64_t key_of(const struct sc_trees *t, uint32_t slot)
 {
-    return (uint64_t)t->leaves[slot].skew << 32 | slot;
+    return (uint64_t)t->leaves[slot].order << 32 | slot;
 }
 
 static void leaf_peak(const struct sc_leaf *l, uint32_t slot, struct sc_peak *ret)
@@ -49,6 +49,9 @@ static void leaf_peak(const struct sc_leaf *l, uint32_t slot, struct sc_peak *re
     ret->q = l->q;
     ret->slot_p = ret->slot_q = slot;
     memcpy(ret->room, l->room, sizeof ret->room);
+    ret->offer = l->offer;
+    memset(ret->less_p, 0, sizeof ret->less_p);
+    memset(ret->less_q, 0, sizeof ret->less_q);
 }
 
 void sc_tree_peak(const struct sc_trees *t, uint32_t ref, struct sc_peak *ret)
@@ -60,35 +63,69 @@ void sc_tree_peak(const struct sc_trees *t, uint32_t ref, struct sc_peak *ret)
         *ret = t->forks[ref].peak;
 }
 
-static void merge(struct sc_peak *a, const struct sc_peak *b)
+static int64_t greater(int64_t a, int64_t b)
 {
-    if (b->p > a->p || (b->p == a->p && b->slot_p < a->slot_p)) {
-        a->p = b->p;
-        a->slot_p = b->slot_p;
-    }
-    if (b->q > a->q || (b->q == a->q && b->slot_q < a->slot_q)) {
-        a->q = b->q;
-        a->slot_q = b->slot_q;
-    }
+    return a > b ? a : b;
+}
+
+static void merge_offers(struct sc_offer *a, const struct sc_offer *b)
+{
+    uint8_t low = a->functions & 15, high = a->functions >> 4;
+    for (int i = 0; i < SC_SHARES; i++)
+        a->share[i] = (uint8_t)greater(a->share[i], b->share[i]);
+    a->modes |= b->modes;
+    low = (b->functions & 15) < low ? b->functions & 15 : low;
+    high = (uint8_t)greater(high, b->functions >> 4);
+    a->functions = (uint8_t)(high << 4 | low);
+}
+
+/* The gap in units, rounded down. Never more than 255: one of both maxima is that of a host, and what it may lack of the other is at most a whole share. */
+static uint8_t units(const struct sc_trees *t, int64_t gap)
+{
+    int64_t n = t->share_plus ? gap / sc_share_plus(t, 1) : 0;
+    return (uint8_t)(n < UINT8_MAX ? n : UINT8_MAX);
+}
+
+static void merge(const struct sc_trees *t, const struct sc_peak *a, const struct sc_peak *b, struct sc_peak *ret)
+{
+    bool p = b->p > a->p || (b->p == a->p && b->slot_p < a->slot_p);
+    bool q = b->q > a->q || (b->q == a->q && b->slot_q < a->slot_q);
+    *ret = *a;
+    ret->p = p ? b->p : a->p;
+    ret->slot_p = p ? b->slot_p : a->slot_p;
+    ret->q = q ? b->q : a->q;
+    ret->slot_q = q ? b->slot_q : a->slot_q;
     for (int i = 0; i < SC_ROOMS; i++)
-        if (b->room[i] > a->room[i])
-            a->room[i] = b->room[i];
+        ret->room[i] = b->room[i] > a->room[i] ? b->room[i] : a->room[i];
+    merge_offers(&ret->offer, &b->offer);
+    for (int i = 0; i < SC_SHARES; i++) {
+        ret->less_p[i] = ret->less_q[i] = 0;
+        if (!ret->offer.share[i])
+            continue;
+        ret->less_p[i] = units(t, sc_peak_p(t, ret, i) - greater(sc_peak_p(t, a, i), sc_peak_p(t, b, i)));
+        ret->less_q[i] = units(t, sc_peak_q(t, ret, i) - greater(sc_peak_q(t, a, i), sc_peak_q(t, b, i)));
+    }
+}
+
+/* From its children. True: it has changed. */
+static bool refresh(struct sc_trees *t, uint32_t ref)
+{
+    struct sc_fork *f = &t->forks[ref];
+    struct sc_peak a, b, fresh;
+    sc_tree_peak(t, f->child[0], &a);
+    sc_tree_peak(t, f->child[1], &b);
+    merge(t, &a, &b, &fresh);
+    if (!memcmp(&fresh, &f->peak, sizeof fresh))
+        return false;
+    f->peak = fresh;
+    return true;
 }
 
 /* From a fork upward, as far as anything changes. */
 static void raise_peaks(struct sc_trees *t, uint32_t ref)
 {
-    while (ref != SC_TREE_NONE) {
-        struct sc_fork *f = &t->forks[ref];
-        struct sc_peak peak, other;
-        sc_tree_peak(t, f->child[0], &peak);
-        sc_tree_peak(t, f->child[1], &other);
-        merge(&peak, &other);
-        if (!memcmp(&peak, &f->peak, sizeof peak))
-            return;
-        f->peak = peak;
-        ref = f->parent;
-    }
+    while (ref != SC_TREE_NONE && refresh(t, ref))
+        ref = t->forks[ref].parent;
 }
 
 static void set_parent(struct sc_trees *t, uint32_t ref, uint32_t parent)
@@ -150,10 +187,7 @@ void sc_tree_insert(struct sc_trees *t, uint32_t *root, uint32_t slot)
     f->child[!side] = ref;
     set_parent(t, leaf, fresh);
     set_parent(t, ref, fresh);
-    sc_tree_peak(t, ref, &f->peak);
-    struct sc_peak own;
-    leaf_peak(&t->leaves[slot], slot, &own);
-    merge(&f->peak, &own);
+    (void)refresh(t, fresh);
     raise_peaks(t, parent);
 }
 
@@ -179,7 +213,7 @@ void sc_tree_change(struct sc_trees *t, uint32_t *root, uint32_t slot, const str
 {
     struct sc_leaf *l = &t->leaves[slot];
     uint32_t parent = l->parent;
-    uint64_t moves = (uint64_t)(l->skew ^ fresh->skew) << 32;
+    uint64_t moves = (uint64_t)(l->order ^ fresh->order) << 32;
     /* Every fork above tells its children apart by a bit at or above its parent's: below that the key may change in place. */
     bool stays = parent == SC_TREE_NONE || !(moves >> t->forks[parent].bit);
     if (!stays)

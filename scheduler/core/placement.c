@@ -87,10 +87,9 @@ void sc_slot_set_allocatable(struct sc_slot *s, const Harpoon__V1__Resources *al
     s->info->smaller = overdrawn(s);
 }
 
-bool sc_slot_claim(struct sc_slot *s, const struct sc_res *old, const struct sc_res *fresh)
+void sc_slot_claim(struct sc_slot *s, const struct sc_res *old, const struct sc_res *fresh)
 {
     struct sc_res *claimed = &s->info->claimed;
-    uint8_t functions = s->functions;
     if (old)
         sc_res_sub(claimed, old);
     if (fresh)
@@ -98,7 +97,6 @@ bool sc_slot_claim(struct sc_slot *s, const struct sc_res *old, const struct sc_
     assert(claimed->cpu_millis >= 0 && claimed->memory_bytes >= 0 && claimed->disk_bytes >= 0);
     assert(claimed->network_bps >= 0 && claimed->functions >= 0);
     update_free(s);
-    return s->functions != functions;
 }
 
 bool sc_zone_fits(const Harpoon__V1__PlacementSpec *p, const char *zone)
@@ -276,11 +274,20 @@ void sc_place_survey(const struct sc_slot *slots, size_t count, const struct sc_
     sc_survey_end(t);
 }
 
+/* x / (x + 1) of SC_UNIT: most are small, and a search asks for thousands. */
+static int64_t excess_part(int32_t x)
+{
+#define PART(n) ((int64_t)SC_UNIT * (n) / ((n) + 1))
+    static const int64_t small[] = {PART(0), PART(1), PART(2), PART(3), PART(4), PART(5), PART(6), PART(7)};
+    return x >= 0 && x < 8 ? small[x] : PART((int64_t)x);
+#undef PART
+}
+
 int32_t sc_spread_part(const struct sc_excess *x)
 {
     int64_t cost = 0;
     for (int level = 0; level < SC_LEVELS; level++)
-        cost += (int64_t)SC_UNIT * x->at[level] / (x->at[level] + 1);
+        cost += excess_part(x->at[level]);
     return (int32_t)(SC_UNIT - cost / SC_LEVELS);
 }
 

@@ -185,8 +185,8 @@ struct sc_host_parts {
 
 void sc_slot_set_allocatable(struct sc_slot *s, const Harpoon__V1__Resources *allocatable,
                              const struct sc_overcommit *o);
-/* Replaces one claim by another; either may be NULL for none. True: the host is of another kind now (place_index.h). */
-bool sc_slot_claim(struct sc_slot *s, const struct sc_res *old, const struct sc_res *fresh);
+/* Replaces one claim by another; either may be NULL for none. */
+void sc_slot_claim(struct sc_slot *s, const struct sc_res *old, const struct sc_res *fresh);
 /* The one feasibility function. When something is to be spread: after a survey. */
 enum sc_filter sc_slot_check(const struct sc_slot *s, const struct sc_query *q);
 /* Whether `more` can be claimed on top, on the host that has the container already. */

@@ -153,11 +153,11 @@ static bool is_coming(const struct sc_hold *x)
     struct sc_slot slot = *sc_host_slot(x->host);
     struct sc_slot_info info = *slot.info;
     slot.info = &info;
-    (void)sc_slot_claim(&slot, &x->res, NULL);
+    sc_slot_claim(&slot, &x->res, NULL);
     for (const struct sc_list *l = x->host->containers.next; l != &x->host->containers; l = l->next) {
         const struct sc_container *c = SC_OWNER(l, struct sc_container, on_host);
         if (sc_container_removing(c))
-            (void)sc_slot_claim(&slot, &sc_traits(c)->claim, NULL);
+            sc_slot_claim(&slot, &sc_traits(c)->claim, NULL);
     }
     return sc_slot_check_room(&slot, &sc_traits(x->op->container)->claim) == SC_FITS;
 }

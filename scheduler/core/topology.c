@@ -260,10 +260,18 @@ void sc_survey_members(const struct sc_topology *t, size_t slot, struct sc_exces
 
 void sc_survey_primaries(const struct sc_topology *t, size_t slot, struct sc_excess *ret)
 {
-    uint32_t rack = sc_topology_domain(t, SC_LEVEL_RACK, slot), zone = sc_topology_domain(t, SC_LEVEL_ZONE, slot);
+    uint32_t rack = sc_topology_domain(t, SC_LEVEL_RACK, slot);
+    sc_survey_rack_primaries(t, rack, ret);
+    ret->at[SC_LEVEL_HOST] =
+        above(t->levels[SC_LEVEL_HOST].items[slot].primaries, t->levels[SC_LEVEL_RACK].inside[rack].least);
+}
+
+void sc_survey_rack_primaries(const struct sc_topology *t, uint32_t rack, struct sc_excess *ret)
+{
     const struct sc_domains *zones = &t->levels[SC_LEVEL_ZONE], *racks = &t->levels[SC_LEVEL_RACK];
+    uint32_t zone = racks->items[rack].parent;
     assert(racks->inside[rack].seen == t->survey && zones->inside[zone].seen == t->survey);
-    ret->at[SC_LEVEL_HOST] = above(t->levels[SC_LEVEL_HOST].items[slot].primaries, racks->inside[rack].least);
+    ret->at[SC_LEVEL_HOST] = 0;
     ret->at[SC_LEVEL_RACK] = above(racks->items[rack].primaries, zones->inside[zone].least);
     ret->at[SC_LEVEL_ZONE] = above(zones->items[zone].primaries, t->least_primaries);
 }

@@ -75,6 +75,8 @@ void sc_survey_end(struct sc_topology *t);
 /* Above the least, after a survey that has seen the host. Members: over the whole region. Primaries: of the zone over the region, of the rack in its zone, of the host in its rack. */
 void sc_survey_members(const struct sc_topology *t, size_t slot, struct sc_excess *ret);
 void sc_survey_primaries(const struct sc_topology *t, size_t slot, struct sc_excess *ret);
+/* The same of a rack that was seen; nothing of its hosts. */
+void sc_survey_rack_primaries(const struct sc_topology *t, uint32_t rack, struct sc_excess *ret);
 /* The same of a zone alone, which may not have been seen. */
 int32_t sc_survey_zone_members(const struct sc_topology *t, uint32_t zone);
 int32_t sc_survey_zone_primaries(const struct sc_topology *t, uint32_t zone);

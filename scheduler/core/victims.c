@@ -143,7 +143,7 @@ static void begin(struct trial *t, const struct sc_host *h, int priority)
     for (const struct sc_list *l = h->containers.next; l != &h->containers; l = l->next) {
         const struct sc_container *c = SC_OWNER(l, struct sc_container, on_host);
         if (sc_container_removing(c) && priority_of(c) < priority)
-            (void)sc_slot_claim(&t->slot, &sc_traits(c)->claim, NULL);
+            sc_slot_claim(&t->slot, &sc_traits(c)->claim, NULL);
     }
 }
 
@@ -151,7 +151,7 @@ static void begin(struct trial *t, const struct sc_host *h, int priority)
 static bool makes_room(struct trial *t, const struct sc_query *q, const struct sc_container *c)
 {
     assert(!sc_container_removing(c));
-    (void)sc_slot_claim(&t->slot, &sc_traits(c)->claim, NULL);
+    sc_slot_claim(&t->slot, &sc_traits(c)->claim, NULL);
     return sc_slot_check(&t->slot, q) == SC_FITS;
 }
 
@@ -179,10 +179,10 @@ static bool pick_many(struct sc_region *r, const struct sc_query *q, int priorit
     for (size_t i = gone; i-- > 0;) {
         struct sc_container *c = r->candidates[i];
         assert(c);
-        (void)sc_slot_claim(&t.slot, NULL, &sc_traits(c)->claim);
+        sc_slot_claim(&t.slot, NULL, &sc_traits(c)->claim);
         if (sc_slot_check(&t.slot, q) == SC_FITS)
             continue;
-        (void)sc_slot_claim(&t.slot, &sc_traits(c)->claim, NULL);
+        sc_slot_claim(&t.slot, &sc_traits(c)->claim, NULL);
         if (v->count == r->config.preempt_parallel || v->count == SC_VICTIMS_MAX)
             return false;
         put(v, c);

@@ -34,7 +34,7 @@ struct live {
     int group; /* of a spread */
     bool primary;
     struct sc_res res;
-    struct sc_storage_item storage[2];
+    struct sc_storage_item storage[FLEET_CLASSES_MAX];
     size_t storage_count;
 };
 

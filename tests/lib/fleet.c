@@ -97,15 +97,19 @@ static void host_init(struct fleet *f, size_t i)
     sc_slot_set_allocatable(&f->slots[i], &all, &f->overcommit);
 }
 
+static const struct {
+    const char *name;
+    int gib, asked, asked_seldom; /* on a common host; of most requests, and of the others, at most */
+} classes[FLEET_CLASSES_MAX] = {{"fast", 500, 8, 128}, {"bulk", 4000, 64, 1024}, {"cold", 8000, 64, 4096}};
+
 void fleet_storage(struct fleet *f, size_t host)
 {
-    static const char *const names[] = {"fast", "bulk"};
-    struct sc_storage_item items[2];
+    struct sc_storage_item items[FLEET_CLASSES_MAX];
     size_t count = 0;
-    for (size_t i = 0; i < 2; i++)
+    for (int i = 0; i < f->o.storage_classes; i++)
         if (hp_rng_below(&f->rng, 100) < (uint64_t)f->o.storage_percent) {
             int64_t stretch = 1000 + (int64_t)hp_rng_below(&f->rng, 10 * (uint64_t)f->o.stretch_percent + 1);
-            items[count++] = (struct sc_storage_item){names[i], (i ? 4000 : 500) * GIB / 1000 * stretch};
+            items[count++] = (struct sc_storage_item){classes[i].name, classes[i].gib * GIB / 1000 * stretch};
         }
     struct sc_storage *fresh = count ? must(sc_storage_new(items, count)) : NULL;
     if (sc_slot_set_storage(&f->slots[host], fresh))
@@ -117,6 +121,7 @@ void fleet_storage(struct fleet *f, size_t host)
 void fleet_init(struct fleet *f, const struct fleet_options *o)
 {
     *f = (struct fleet){.o = *o, .overcommit = {150, 100, 100, 150}};
+    f->o.storage_classes += 2 * !o->storage_classes;
     hp_rng_init(&f->rng, o->seed);
     f->slots = must(calloc(o->hosts, sizeof *f->slots));
     f->infos = must(calloc(o->hosts, sizeof *f->infos));
@@ -183,10 +188,8 @@ void fleet_metrics(struct fleet *f, size_t host)
 
 void fleet_claim(struct fleet *f, size_t host, const struct sc_res *old, const struct sc_res *fresh)
 {
-    if (!sc_slot_claim(&f->slots[host], old, fresh))
-        sc_index_touch(&f->index, f->slots, host);
-    else if (sc_index_facts(&f->index, f->slots, f->o.hosts, host))
-        must(NULL);
+    sc_slot_claim(&f->slots[host], old, fresh);
+    sc_index_touch(&f->index, f->slots, host);
 }
 
 void fleet_claim_storage(struct fleet *f, size_t host, const struct sc_storage_item *items, size_t count, int sign)
@@ -305,16 +308,16 @@ static void ask_network(struct fleet *f, struct fleet_request *r)
         r->query.need.network_bps = 8192 + (int64_t)hp_rng_below(&f->rng, 50000000);
 }
 
-static void ask_storage(struct hp_rng *g, struct fleet_request *r)
+static void ask_storage(const struct fleet *f, struct hp_rng *g, struct fleet_request *r)
 {
-    uint64_t which = 1 + hp_rng_below(g, 3);
+    uint64_t which = 1 + hp_rng_below(g, (1U << f->o.storage_classes) - 1);
     r->query.storage = r->storage;
-    if (which & 1)
-        r->storage[r->query.storage_count++] =
-            (struct sc_storage_item){"fast", (1 + (int64_t)hp_rng_below(g, hp_rng_below(g, 10) ? 8 : 128)) * GIB};
-    if (which & 2)
-        r->storage[r->query.storage_count++] =
-            (struct sc_storage_item){"bulk", (1 + (int64_t)hp_rng_below(g, hp_rng_below(g, 10) ? 64 : 1024)) * GIB};
+    for (int i = 0; i < f->o.storage_classes; i++)
+        if (which >> i & 1) {
+            uint64_t most = (uint64_t)(hp_rng_below(g, 10) ? classes[i].asked : classes[i].asked_seldom);
+            r->storage[r->query.storage_count++] =
+                (struct sc_storage_item){classes[i].name, (1 + (int64_t)hp_rng_below(g, most)) * GIB};
+        }
 }
 
 void fleet_ask(struct fleet *f, unsigned what, struct fleet_request *r)
@@ -338,7 +341,7 @@ void fleet_ask(struct fleet *f, unsigned what, struct fleet_request *r)
     if (what & FLEET_NETWORK && f->o.sriov_percent)
         ask_network(f, r);
     if (what & FLEET_STORAGE && f->o.storage_percent)
-        ask_storage(g, r);
+        ask_storage(f, g, r);
 }
 
 void fleet_mark(struct fleet *f, const struct fleet_request *r)

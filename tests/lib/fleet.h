@@ -5,7 +5,7 @@
 #include "base/rng.h"
 #include "core/place_index.h"
 
-enum { FLEET_GROUPS = 256, FLEET_MEMBERS_MAX = 64, FLEET_IMAGES = 8 };
+enum { FLEET_GROUPS = 256, FLEET_MEMBERS_MAX = 64, FLEET_IMAGES = 8, FLEET_CLASSES_MAX = 3 };
 
 /* What a request may ask for beside its size and the host's facts. */
 enum {
@@ -27,7 +27,8 @@ struct fleet_options {
     int labels;          /* values of the label "disk"; 0: no such label */
     int tainted_percent; /* of hosts; as many requests tolerate it */
     int sriov_percent; /* of hosts, that have one to eight network functions; as many have MACVLAN; with any, all have 100 MB/s to 1.2 GB/s */
-    int storage_percent;              /* of hosts have storage classes; 0: none, and none are asked for */
+    int storage_percent;              /* of hosts have each storage class; 0: none, and none are asked for */
+    int storage_classes;              /* how many there are; 0: two */
     bool serial;                      /* each host has a label that no other has */
     const struct sc_weights *weights; /* NULL: the default */
     uint64_t seed;
@@ -66,7 +67,7 @@ struct fleet_request {
     Harpoon__V1__SpreadConstraint skews[SC_LEVELS], *skews_at[SC_LEVELS];
     Harpoon__V1__LabelPreference preference, *preferences[1];
     Harpoon__V1__LabelExpression liking;
-    struct sc_storage_item storage[2];
+    struct sc_storage_item storage[FLEET_CLASSES_MAX];
 };
 
 /* Exits when there is no memory. */

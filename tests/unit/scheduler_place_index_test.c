@@ -19,7 +19,7 @@ struct claim {
     int group;
     bool primary;
     struct sc_res res;
-    struct sc_storage_item storage[2];
+    struct sc_storage_item storage[FLEET_CLASSES_MAX];
     size_t storage_count;
 };
 
@@ -235,7 +235,7 @@ static void run_seed(uint64_t seed)
         random_weights(&x->rng, seed % 6 == 0, &weights);
     fleet_init(&x->fleet, &(struct fleet_options){
                               .hosts = 1 + hp_rng_below(&x->rng, HOSTS_MAX),
-                              .zones = 1 + (int)hp_rng_below(&x->rng, 4),
+                              .zones = seed % 8 == 5 ? 100 : 1 + (int)hp_rng_below(&x->rng, 4),
                               .sizes = 1 + (int)hp_rng_below(&x->rng, 8),
                               .stretch_percent = seed % 3 ? 0 : 20,
                               .labels = (int)hp_rng_below(&x->rng, 5),
@@ -245,6 +245,7 @@ static void run_seed(uint64_t seed)
                               .sriov_percent = seed % 7 < 4 ? 40 : 0,
                               .racks = (int)(seed % 4) * 3,
                               .storage_percent = (int)(seed % 7) * 15,
+                              .storage_classes = 2 + (int)(seed % 2),
                               .seed = seed,
                           });
     x->asks = seed % 3 != 0;
@@ -310,22 +311,70 @@ static void every_host_may_be_of_its_own_kind(void **state)
     fleet_done(&f);
 }
 
-/* Not a promise of an exact number: that a search does not quietly become a scan. */
-static void few_hosts_are_looked_at(void **state)
+/* Places 2,000 containers, half of them with constraints, each asking for a random one of `asks`; then so much has been looked at for each on average. */
+static struct sc_index_work looked_at(const struct fleet_options *o, const unsigned *asks, size_t count)
 {
+    enum { PLACED = 2000 };
     struct fleet f;
-    fleet_init(&f, &(struct fleet_options){.hosts = 20000, .zones = 4, .sizes = 8, .labels = 3, .seed = 3});
+    fleet_init(&f, o);
     f.index.work = (struct sc_index_work){0};
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < PLACED; i++) {
         struct fleet_request q;
         fleet_request(&f, 50, &q);
+        fleet_ask(&f, asks[hp_rng_below(&f.rng, count)], &q);
+        fleet_mark(&f, &q);
         ptrdiff_t found = sc_index_best(&f.index, f.slots, f.o.hosts, &q.query);
-        assert_true(found >= 0);
+        if (found < 0)
+            continue;
         fleet_claim(&f, (size_t)found, NULL, &q.query.need);
+        fleet_claim_storage(&f, (size_t)found, q.storage, q.query.storage_count, 1);
+        fleet_join(&f, &q, (size_t)found);
     }
-    assert_true(f.index.work.hosts < 2000 * 20);
-    assert_true(f.index.work.subtrees < 2000 * 400);
+    struct sc_index_work each = {f.index.work.hosts / PLACED, f.index.work.subtrees / PLACED};
+    print_message("%u kinds, %llu hosts and %llu subtrees looked at each\n", f.index.kinds_used,
+                  (unsigned long long)each.hosts, (unsigned long long)each.subtrees);
     fleet_done(&f);
+    return each;
+}
+
+/* Not a promise of exact numbers: that a search does not quietly become a scan, whatever is asked for. */
+static void few_hosts_are_looked_at(void **state)
+{
+    static const unsigned nothing[] = {0}, storage[] = {FLEET_STORAGE}, network[] = {FLEET_NETWORK},
+                          primaries[] = {FLEET_PRIMARY, 0, 0},
+                          any[] = {0,
+                                   0,
+                                   FLEET_STORAGE,
+                                   FLEET_NETWORK,
+                                   FLEET_SPREAD,
+                                   FLEET_SKEW,
+                                   FLEET_PRIMARY,
+                                   FLEET_PREFER,
+                                   FLEET_STORAGE | FLEET_NETWORK,
+                                   FLEET_STORAGE | FLEET_SPREAD};
+    const struct fleet_options plain = {.hosts = 20000, .zones = 4, .sizes = 8, .labels = 3, .seed = 3},
+                               rich = {.hosts = 10000,
+                                       .zones = 5,
+                                       .racks = 50,
+                                       .sizes = 8,
+                                       .labels = 3,
+                                       .tainted_percent = 5,
+                                       .sriov_percent = 30,
+                                       .storage_percent = 60,
+                                       .seed = 3};
+    const struct {
+        const struct fleet_options *o;
+        const unsigned *asks;
+        size_t count;
+        unsigned hosts, subtrees;
+    } cases[] = {{&plain, nothing, 1, 20, 400},   {&rich, nothing, 1, 20, 400},
+                 {&rich, storage, 1, 30, 1000},   {&rich, network, 1, 30, 1000},
+                 {&rich, primaries, 3, 30, 1000}, {&rich, any, sizeof any / sizeof *any, 30, 1000}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sc_index_work each = looked_at(cases[i].o, cases[i].asks, cases[i].count);
+        assert_in_range(each.hosts, 1, cases[i].hosts);
+        assert_in_range(each.subtrees, 1, cases[i].subtrees);
+    }
 }
 
 int main(void)
