@@ -20,6 +20,7 @@ struct search {
     int64_t network_plus[SC_FUNCTIONS_PARTS + 1]; /* by what is left of the functions, on top of what leaves have */
     int64_t plus_p, plus_q;                       /* of the kind being searched */
     const struct sc_class_set *set;               /* the same; NULL: no class is asked for */
+    bool plain;                                   /* the same: see there */
     int64_t plus_image;     /* each host is taken to have it; 0: none that was not looked at has */
     int64_t primaries_plus; /* of these, what is for primaries */
     uint32_t leaves_left;   /* that may be reached in trees, until another way is tried */
@@ -108,18 +109,18 @@ static void look_at(struct search *s, uint32_t slot)
 /* What may hold a better host than the best so far. */
 static inline bool promising(const struct search *s, uint32_t ref, struct sc_candidate *ret)
 {
-    int64_t network, storage;
+    int64_t network = 0, storage = 0;
     ret->at = ref;
     if (ref & SC_TREE_LEAF) {
         const struct sc_leaf *l = &s->index->trees.leaves[ref & ~SC_TREE_LEAF];
-        if (!has_room(s, l->room) || !offered(s, s->set, &l->offer, &network, &storage))
+        if (!has_room(s, l->room) || (!s->plain && !offered(s, s->set, &l->offer, &network, &storage)))
             return false;
         int64_t p = l->p + s->plus_p, q = l->q + s->plus_q;
         ret->bound = (p < q ? p : q) + network + storage;
         ret->slot = ref & ~SC_TREE_LEAF;
     } else {
         const struct sc_peak *peak = &s->index->trees.forks[ref].peak;
-        if (!has_room(s, peak->room) || !offered(s, s->set, &peak->offer, &network, &storage))
+        if (!has_room(s, peak->room) || (!s->plain && !offered(s, s->set, &peak->offer, &network, &storage)))
             return false;
         int64_t plus = network + storage;
         bound_of(peak, s->plus_p + plus, s->plus_q + plus, ret);
@@ -385,6 +386,13 @@ static const struct sc_class_set *set_of(const struct search *s, const struct sc
     return s->query->storage_count ? s->index->storages.items[k->storage] : NULL;
 }
 
+/* Whether all that its hosts offer is alike to the query. */
+static bool plain(const struct search *s, const struct sc_kind *k)
+{
+    const struct sc_query *q = s->query;
+    return !q->storage_count && !q->mode && q->need.functions <= 0 && !k->peak.offer.functions;
+}
+
 /* Of the parts that are asked for, what hosts of the kind have at most, but for primaries and what offers tell. */
 static int64_t facets_plus(const struct search *s, const struct sc_kind *k)
 {
@@ -431,9 +439,9 @@ static uint32_t list_kinds(struct search *s)
     for (uint32_t i = 0; i < x->kind_count; i++) {
         const struct sc_kind *k = &x->kinds[i];
         const struct sc_class_set *set = set_of(s, k);
-        int64_t plus_p, plus_q, network, storage;
+        int64_t plus_p, plus_q, network = s->network_plus[0], storage = 0;
         if (k->root == SC_TREE_NONE || !kind_fits(s, k) || !has_room(s, k->peak.room) ||
-            !offered(s, set, &k->peak.offer, &network, &storage))
+            (!plain(s, k) && !offered(s, set, &k->peak.offer, &network, &storage)))
             continue;
         kind_plus(s, k, &plus_p, &plus_q);
         struct sc_candidate c = {.at = i}, *first = &x->candidates[0];
@@ -461,6 +469,9 @@ static bool search_trees(struct search *s, uint32_t kinds, uint32_t leaves_max)
         kind_plus(s, k, &s->plus_p, &s->plus_q);
         s->primaries_plus = x->zones.primaries[k->zone];
         s->set = set_of(s, k);
+        s->plain = plain(s, k);
+        s->plus_p += s->plain ? s->network_plus[0] : 0;
+        s->plus_q += s->plain ? s->network_plus[0] : 0;
         from.at = k->root;
         search_tree(s, &from);
     }

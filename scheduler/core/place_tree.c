@@ -97,7 +97,8 @@ static void merge(const struct sc_trees *t, const struct sc_peak *a, const struc
     ret->slot_q = q ? b->slot_q : a->slot_q;
     for (int i = 0; i < SC_ROOMS; i++)
         ret->room[i] = b->room[i] > a->room[i] ? b->room[i] : a->room[i];
-    merge_offers(&ret->offer, &b->offer);
+    if (memcmp(&a->offer, &b->offer, sizeof a->offer) != 0)
+        merge_offers(&ret->offer, &b->offer);
     for (int i = 0; i < SC_SHARES; i++) {
         ret->less_p[i] = ret->less_q[i] = 0;
         if (!ret->offer.share[i])
