@@ -114,6 +114,7 @@ static void count_again(struct sc_cells *c, const struct sc_topology *t, struct 
 
 static void count_modes(struct sc_cell_modes *x, unsigned modes, int delta)
 {
+    x->known = 0;
     for (; modes; modes &= modes - 1)
         x->hosts[__builtin_ctz(modes)] += (uint32_t)delta;
 }
@@ -168,6 +169,7 @@ void sc_cells_primaries(struct sc_cells *c, const struct sc_topology *t, uint32_
     if (c->seats[slot].cell == NONE || !delta)
         return;
     struct sc_cell *x = &c->items[c->seats[slot].cell];
+    c->modes[c->seats[slot].cell].known = 0;
     if (fresh <= x->least && delta < 0) {
         x->with_least -= fresh - delta == x->least;
         add_least(x, fresh, 1);

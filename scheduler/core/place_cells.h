@@ -19,9 +19,11 @@ struct sc_cell {
 };
 static_assert(sizeof(struct sc_cell) == 32, "a survey looks at thousands");
 
-/* By network mode (network.h), how many of a cell's hosts have it. */
+/* By network mode (network.h): how many of a cell's hosts have it, and the primaries on those of them that have fewest, worked out when somebody asks. */
 struct sc_cell_modes {
     uint32_t hosts[8];
+    int32_t least[8];
+    uint8_t known; /* bits: `least` is right */
 };
 
 struct sc_rack_cells {

@@ -269,6 +269,23 @@ static bool seen_enough(const struct sc_index *x, const struct sc_cell *c, struc
     return !seen->zones_left && seen->empty_racks && seen->hosts > x->topology->marked_hosts;
 }
 
+/* The fewest primaries on a host of the cell that has the mode; some have it, and not all. */
+static int32_t least_with(const struct search *s, uint32_t cell)
+{
+    struct sc_index *x = s->index;
+    struct sc_cell_modes *m = &x->cells.modes[cell];
+    const struct sc_domain *hosts = x->topology->levels[SC_LEVEL_HOST].items;
+    int mode = __builtin_ctz(s->query->mode);
+    if (m->known & s->query->mode)
+        return m->least[mode];
+    m->least[mode] = INT32_MAX;
+    for (uint32_t h = x->cells.items[cell].first; h != SC_DOMAIN_NONE; h = x->cells.seats[h].after)
+        if (s->slots[h].modes & s->query->mode && hosts[h].primaries < m->least[mode])
+            m->least[mode] = hosts[h].primaries;
+    m->known |= s->query->mode;
+    return m->least[mode];
+}
+
 /* As sc_place_survey, after filter_facets. */
 static void survey(const struct search *s)
 {
@@ -276,24 +293,23 @@ static void survey(const struct search *s)
     struct sc_index *x = s->index;
     const struct sc_cells *cells = &x->cells;
     struct seen seen;
-    bool whole = exact(x, q); /* what cells know is enough */
+    bool known = exact(x, q); /* by what cells know */
     seen_begin(x, &seen);
     sc_survey_begin(x->topology);
-    for (uint32_t i = 0; i < cells->count && whole; i++) {
+    for (uint32_t i = 0; i < cells->count && known; i++) {
         const struct sc_cell *c = &cells->items[i];
         if (!c->hosts || !x->labels.fits[c->labels] || !x->zones.fits[c->zone])
             continue;
         uint32_t with_mode = q->mode ? cells->modes[i].hosts[__builtin_ctz(q->mode)] : c->hosts;
         if (!with_mode)
             continue;
-        sc_survey_see(x->topology, c->rack, c->least, 0);
+        bool some = q->primary && with_mode < c->hosts;
+        sc_survey_see(x->topology, c->rack, some ? least_with(s, i) : c->least, 0);
         seen.hosts += with_mode;
-        if (q->primary)
-            whole = with_mode == c->hosts; /* else which of them have fewest is not known */
-        else if (x->zones.count <= SEEN_ZONES_MAX && seen_enough(x, c, &seen))
+        if (!q->primary && x->zones.count <= SEEN_ZONES_MAX && seen_enough(x, c, &seen))
             break;
     }
-    if (!whole || (q->spread && seen.hosts <= x->topology->marked_hosts)) /* there may be none without members */
+    if (!known || (q->spread && seen.hosts <= x->topology->marked_hosts)) /* there may be none without members */
         survey_hosts(s);
     else
         sc_survey_end(x->topology);
