@@ -13,8 +13,9 @@
  *
  * What a container asks for beyond its size: the spread of a group, and of primaries, over zones is decided once a zone, preferences once for hosts with the same labels: exactly as good
  * as filters. Over racks and hosts the bound takes each for the best, and hosts are found out when they are looked at: cheap as long as few of the good hosts have some of the group. For primaries that does not hold, for in the end every rack but one has one more than the
- * least: they are searched rack by rack instead of by trees, the racks with fewest first, and each host there is bounded by itself. Hosts
- * that have the image are all looked at when they are fewer than half, else each host is taken to have it. Minima come from cells (place_cells.h); from a look at all when the request asks for a
+ * least: they are searched rack by rack instead of by trees, the racks with fewest first, and each host there is bounded by itself; but by trees for a while, when many racks are
+ * as good. Hosts that have the image are all bounded one by one, unless nearly all have it: then each host is taken to have it. What is left of the SC_SHARES storage classes that were
+ * met first bounds subtrees; that of others is found out host by host. Minima come from cells (place_cells.h); from all hosts when the request asks for a
  * label that no longer tells kinds apart, or when the group has a member on as many hosts as may be used.
  *
  * Memory: 108 bytes a host, beside its slot and its domain (topology.h). One thread; no I/O, no clock. */
