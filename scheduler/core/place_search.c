@@ -2,13 +2,14 @@
 #include <assert.h>
 #include <string.h>
 
+#include "core/images.h"
 #include "core/place_kinds.h"
 
+/* Where some hosts are better for what the trees do not know (primaries, an image) they are looked for there first, if they are not too few; and not for long, for those that are may all be full. */
 enum {
-    /* Of primaries: how many hosts in the best racks make it worth to look for one of them in the trees, TREES_FROM times as many as would do; and how many leaves are reached in vain,
-     * beside four times as many as there should be, before it is given up. */
-    TREES_FROM = 64,
-    TREES_LEAVES = 128
+    TREES_FROM =
+        64, /* of the hosts one in so many; of those in the best racks, so many times as many as should be reached before one is found */
+    TREES_LEAVES = 128 /* reached in vain, beside four times as many as should be needed */
 };
 
 struct search {
@@ -139,19 +140,32 @@ static int64_t rack_plus(const struct search *s, uint32_t rack, int32_t more)
     return (int64_t)s->query->weights->primaries * sc_spread_part(&e);
 }
 
-/* Whether a host that has been reached in a tree of such a bound may be better, by the primaries that it has itself. */
-static bool may_be_better(const struct search *s, const struct sc_candidate *c)
+/* What a host has of the spread of primaries, by those on itself; below 0: none of its rack fits. */
+static int64_t own_primaries_plus(const struct search *s, uint32_t slot)
 {
     const struct sc_topology *t = s->index->topology;
-    uint32_t slot = c->at & ~SC_TREE_LEAF;
-    if (!s->query->primary)
-        return true;
     uint32_t rack = sc_topology_domain(t, SC_LEVEL_RACK, slot);
     const struct sc_inside *inside = &t->levels[SC_LEVEL_RACK].inside[rack];
-    if (inside->seen != t->survey) /* no host there fits */
-        return false;
-    int64_t own = rack_plus(s, rack, t->levels[SC_LEVEL_HOST].items[slot].primaries - inside->least);
-    return beats(s, c->bound - s->primaries_plus + own, slot);
+    if (inside->seen != t->survey)
+        return -1;
+    return rack_plus(s, rack, t->levels[SC_LEVEL_HOST].items[slot].primaries - inside->least);
+}
+
+/* Whether a host that has been reached in a tree of such a bound may be better, by its own primaries and images. */
+static bool may_be_better(const struct search *s, const struct sc_candidate *c)
+{
+    const struct sc_query *q = s->query;
+    uint32_t slot = c->at & ~SC_TREE_LEAF;
+    int64_t bound = c->bound;
+    if (q->primary) {
+        int64_t own = own_primaries_plus(s, slot);
+        if (own < 0)
+            return false;
+        bound += own - s->primaries_plus;
+    }
+    if (s->plus_image && beats(s, bound, slot) && !sc_image_on(q->image_hosts, q->image_count, slot))
+        bound -= s->plus_image;
+    return beats(s, bound, slot);
 }
 
 static void search_tree(struct search *s, const struct sc_candidate *from)
@@ -472,6 +486,12 @@ static uint32_t list_kinds(struct search *s)
     return n;
 }
 
+/* So many leaves should hold one of `good` hosts, if they are as any others. */
+static uint32_t leaves_for(const struct search *s, uint64_t good)
+{
+    return (uint32_t)(4 * (s->count / good)) + TREES_LEAVES;
+}
+
 /* False: it has been given up. */
 static bool search_trees(struct search *s, uint32_t kinds, uint32_t leaves_max)
 {
@@ -557,8 +577,7 @@ static void search_racks(struct search *s, uint32_t kinds)
                 : -1;
     int64_t plus = kinds ? next_plus(cells, INT64_MAX) : -1;
     uint64_t good = plus >= 0 ? hosts_with(s, plus) : 0;
-    if (good > TREES_FROM && good / TREES_FROM > s->count / good &&
-        search_trees(s, kinds, (uint32_t)(4 * (s->count / good)) + TREES_LEAVES))
+    if (good > TREES_FROM && good / TREES_FROM > s->count / good && search_trees(s, kinds, leaves_for(s, good)))
         return;
     for (; plus >= 0 && most + plus >= s->best; plus = next_plus(cells, plus))
         for (uint32_t i = 0; i < cells->rack_count; i++)
@@ -568,12 +587,7 @@ static void search_racks(struct search *s, uint32_t kinds)
 
 /* ---- All together ---- */
 
-/* Nearly all hosts have the image: then each is taken to have it. Else those that have it are bounded one by one, after the others. */
-static bool image_is_common(const struct search *s)
-{
-    return s->query->image_count > s->count - s->count / 8;
-}
-
+/* Those that have the image are bounded one by one, after the others. */
 static void look_where_image_is(struct search *s)
 {
     const struct sc_query *q = s->query;
@@ -587,19 +601,27 @@ static void look_where_image_is(struct search *s)
     }
 }
 
+/* Where many hosts have the image each is taken to have it: the next one that does is among the first that the trees give. Racks are searched so only where nearly all have it. */
 static void search_kinds(struct search *s)
 {
     struct sc_index *x = s->index;
-    price(x, s->query);
-    bool rare = s->query->image && !image_is_common(s);
-    if (s->query->image && !rare)
-        s->plus_image = (int64_t)s->query->weights->image * s->query->image_part;
+    const struct sc_query *q = s->query;
+    const bool racks = q->primary && exact(x, q);
+    const int64_t image = q->image ? (int64_t)q->weights->image * q->image_part : 0;
+    uint32_t leaves_max = UINT32_MAX;
+    price(x, q);
+    if (image && q->image_count > (racks ? s->count - s->count / 8 : s->count / TREES_FROM)) {
+        s->plus_image = image;
+        leaves_max = leaves_for(s, q->image_count);
+    }
     uint32_t n = list_kinds(s);
-    if (s->query->primary && exact(x, s->query))
+    if (racks)
         search_racks(s, n);
-    else
-        (void)search_trees(s, n, UINT32_MAX);
-    if (rare)
+    else if (!search_trees(s, n, leaves_max)) {
+        s->plus_image = 0;
+        (void)search_trees(s, list_kinds(s), UINT32_MAX);
+    }
+    if (image && !s->plus_image)
         look_where_image_is(s);
 }
 

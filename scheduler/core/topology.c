@@ -218,12 +218,6 @@ static void see(const struct sc_topology *t, struct sc_inside *x, int32_t primar
     lower(&x->least, primaries);
 }
 
-void sc_survey_see(struct sc_topology *t, uint32_t rack, int32_t primaries, int32_t members)
-{
-    see(t, &t->levels[SC_LEVEL_RACK].inside[rack], primaries);
-    lower(&t->least[SC_LEVEL_HOST], members);
-}
-
 static bool seen(const struct sc_topology *t, const struct sc_domains *d, uint32_t id)
 {
     return d->inside[id].seen == t->survey && d->inside[id].hosts;

@@ -70,7 +70,16 @@ int32_t sc_topology_members(const struct sc_topology *t, enum sc_level level, ui
 
 void sc_survey_begin(struct sc_topology *t);
 /* A rack has eligible hosts: the fewest primaries, and members, on one of them. */
-void sc_survey_see(struct sc_topology *t, uint32_t rack, int32_t primaries, int32_t members);
+static inline void sc_survey_see(struct sc_topology *t, uint32_t rack, int32_t primaries, int32_t members)
+{
+    struct sc_inside *x = &t->levels[SC_LEVEL_RACK].inside[rack];
+    if (x->seen != t->survey || primaries < x->least) {
+        x->seen = t->survey;
+        x->least = primaries;
+    }
+    if (members < t->least[SC_LEVEL_HOST])
+        t->least[SC_LEVEL_HOST] = members;
+}
 void sc_survey_end(struct sc_topology *t);
 /* Above the least, after a survey that has seen the host. Members: over the whole region. Primaries: of the zone over the region, of the rack in its zone, of the host in its rack. */
 void sc_survey_members(const struct sc_topology *t, size_t slot, struct sc_excess *ret);
