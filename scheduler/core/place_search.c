@@ -9,7 +9,8 @@
 enum {
     TREES_FROM =
         64, /* of the hosts one in so many; of those in the best racks, so many times as many as should be reached before one is found */
-    TREES_LEAVES = 128 /* reached in vain, beside four times as many as should be needed */
+    TREES_LEAVES = 128, /* reached in vain, beside four times as many as should be needed … */
+    TREES_GOOD = 16     /* … and of those that are better one in so many */
 };
 
 struct search {
@@ -486,10 +487,10 @@ static uint32_t list_kinds(struct search *s)
     return n;
 }
 
-/* So many leaves should hold one of `good` hosts, if they are as any others. */
+/* So many leaves should hold one of `good` hosts, if they are as any others; and to reach these is less than to look at all of those. */
 static uint32_t leaves_for(const struct search *s, uint64_t good)
 {
-    return (uint32_t)(4 * (s->count / good)) + TREES_LEAVES;
+    return (uint32_t)(4 * (s->count / good) + good / TREES_GOOD) + TREES_LEAVES;
 }
 
 /* False: it has been given up. */
