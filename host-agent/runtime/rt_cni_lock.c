@@ -78,7 +78,7 @@ int ha_cni_lock(const char *data_dir, int *ret_fd, struct hp_error *e)
     int rc = ha_fs_path(path, sizeof path, e, "%s/plugins.lock", data_dir);
     if (rc)
         return rc;
-    HA_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return hp_fail_errno(e, HP_EIO, errno, "open %s", path);
     rc = lock_within(fd, path, GRACE_MS, false, e);
@@ -87,10 +87,11 @@ int ha_cni_lock(const char *data_dir, int *ret_fd, struct hp_error *e)
     if (rc == HP_ETIMEDOUT)
         hp_warn("network plugins of an earlier agent were killed and are not gone: going on without their end",
                 HP_S("lock", path));
-    else if (rc)
+    if (rc && rc != HP_ETIMEDOUT) {
+        close(fd);
         return rc;
+    }
     free_all_addresses(data_dir);
     *ret_fd = fd;
-    fd = -1;
     return 0;
 }

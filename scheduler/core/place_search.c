@@ -406,9 +406,9 @@ static void price_facets(struct search *s)
         else if (q->storage_counts)
             x->storages.plus[i] = (int64_t)q->weights->storage * sc_storage_part(set->limits, NULL, q);
     }
-    for (uint8_t i = 0; i <= SC_FUNCTIONS_PARTS; i++)
-        s->network_plus[i] =
-            (q->network ? (int64_t)q->weights->network * sc_network_part(i, q) : 0) - sc_network_base(x, i);
+    for (int i = 0; i <= SC_FUNCTIONS_PARTS; i++)
+        s->network_plus[i] = (q->network ? (int64_t)q->weights->network * sc_network_part((uint8_t)i, q) : 0) -
+                             sc_network_base(x, (uint8_t)i);
 }
 
 /* NULL: no class is asked for. */
