@@ -1,9 +1,6 @@
 #include "core/place_index.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/network.h"
